@@ -1,0 +1,132 @@
+package api
+
+import (
+	"net/http"
+
+	"gantry/feedback"
+)
+
+// An Outcome is how a task, job or call ended. The set is closed.
+type Outcome string
+
+const (
+	Done      Outcome = "done"
+	Failed    Outcome = "failed"
+	Refused   Outcome = "refused"
+	Cancelled Outcome = "cancelled"
+	Unknown   Outcome = "unknown" // no final record was seen
+
+	// Of calls only: no request was sent.
+	Unreachable Outcome = "unreachable"
+	PinMismatch Outcome = "pin_mismatch"
+	NotTried    Outcome = "not_tried"
+)
+
+// Exit codes of the command line.
+const (
+	ExitDone     = 0
+	ExitFailed   = 1 // failed or cancelled
+	ExitMisuse   = 2
+	ExitNotFound = 3
+	ExitRefused  = 4
+	ExitUnknown  = 5
+	ExitLeft     = 6 // left while still running
+)
+
+// A Code names one way to fail. Wire errors carry its Name.
+type Code struct {
+	Name      string
+	Outcome   Outcome
+	Status    int // HTTP
+	Exit      int
+	Retryable bool   // the same request may succeed later
+	Remedy    string // what to do about it, one sentence
+}
+
+// Err makes the wire error of this code. message says what happened, for
+// people; the remedy is appended.
+func (c *Code) Err(message string) *feedback.Error {
+	if c.Remedy != "" {
+		message += "; " + c.Remedy
+	}
+	return &feedback.Error{Code: c.Name, Message: message, Retryable: c.Retryable}
+}
+
+func code(name string, o Outcome, status, exit int, retryable bool, remedy string) *Code {
+	c := &Code{name, o, status, exit, retryable, remedy}
+	Codes = append(Codes, c)
+	byName[name] = c
+	return c
+}
+
+// Codes is the table of all codes, in order of definition.
+var Codes []*Code
+
+var byName = map[string]*Code{}
+
+// CodeOf finds a code by name. Names of other versions count as Internal.
+func CodeOf(name string) *Code {
+	if c, ok := byName[name]; ok {
+		return c
+	}
+	return Internal
+}
+
+// The request itself.
+var (
+	BadRequest     = code("bad_request", Refused, http.StatusBadRequest, ExitMisuse, false, "")
+	BadMedia       = code("bad_media_type", Refused, http.StatusUnsupportedMediaType, ExitMisuse, false, "send the media type that the route names")
+	BadMethod      = code("bad_method", Refused, http.StatusMethodNotAllowed, ExitMisuse, false, "")
+	TooLarge       = code("too_large", Refused, http.StatusRequestEntityTooLarge, ExitMisuse, false, "")
+	LengthRequired = code("length_required", Refused, http.StatusLengthRequired, ExitMisuse, false, "send a Content-Length")
+	BadRange       = code("bad_range", Refused, http.StatusRequestedRangeNotSatisfiable, ExitMisuse, false, "ask for one range within the file")
+	NotFound       = code("not_found", Refused, http.StatusNotFound, ExitNotFound, false, "")
+	UnknownTask    = code("unknown_task", Refused, http.StatusNotFound, ExitNotFound, false, "")
+	CrossSite      = code("cross_site", Refused, http.StatusForbidden, ExitRefused, false, "")
+)
+
+// The caller.
+var (
+	NotVerified = code("client_certificate", Refused, http.StatusForbidden, ExitRefused, false, "")
+	Revoked     = code("certificate_revoked", Refused, http.StatusForbidden, ExitRefused, false, "ask the administrator for a new certificate (gantry ca issue)")
+	StaleCRL    = code("crl_stale", Refused, http.StatusForbidden, ExitRefused, true, "send the node a new revocation list (gantry ca crl --push)")
+	BadCRL      = code("crl_refused", Refused, http.StatusConflict, ExitRefused, false, "")
+	Forbidden   = code("forbidden", Refused, http.StatusForbidden, ExitRefused, false, "an administrator of the node can add a [[grant]]")
+	BadFront    = code("front_not_trusted", Refused, http.StatusForbidden, ExitRefused, false, "")
+)
+
+// The task's id and life.
+var (
+	Conflict    = code("conflict", Refused, http.StatusConflict, ExitRefused, false, "use a new task id")
+	AheadOfUs   = code("clock_ahead", Refused, http.StatusConflict, ExitRefused, true, "set the clocks of caller and node")
+	TooOld      = code("too_old", Refused, http.StatusConflict, ExitRefused, false, "use a new task id")
+	AboveLast   = code("above_last", Refused, http.StatusConflict, ExitRefused, false, "ask for records after one that was sent")
+	TooLate     = code("too_late", Refused, http.StatusConflict, ExitRefused, false, "")
+	Busy        = code("busy", Refused, http.StatusConflict, ExitRefused, true, "wait for the other task or cancel it")
+	NoRoom      = code("no_room", Refused, http.StatusInsufficientStorage, ExitRefused, true, "acknowledge or wait for older tasks")
+	TooMany     = code("too_many", Refused, http.StatusServiceUnavailable, ExitRefused, true, "wait for other tasks to end")
+	Draining    = code("draining", Refused, http.StatusServiceUnavailable, ExitRefused, true, "try again when the node is back")
+	CancelledBy = code("cancelled", Cancelled, http.StatusConflict, ExitFailed, false, "")
+	Interrupted = code("interrupted", Failed, http.StatusConflict, ExitFailed, true, "start it again")
+	Stalled     = code("stalled", Failed, http.StatusConflict, ExitFailed, true, "")
+	RunFor      = code("run_for", Failed, http.StatusConflict, ExitFailed, true, "allow more time")
+)
+
+// The work.
+var (
+	Exists         = code("exists", Refused, http.StatusConflict, ExitRefused, false, "use --replace to put the new copy in its place")
+	NotRegular     = code("not_regular", Refused, http.StatusConflict, ExitRefused, false, "name a regular file")
+	BadPath        = code("bad_path", Refused, http.StatusBadRequest, ExitMisuse, false, "")
+	BadFileSystem  = code("file_system", Refused, http.StatusConflict, ExitRefused, false, "use a file system with renameat2 (ext4, xfs, btrfs, tmpfs)")
+	NoSpace        = code("no_space", Failed, http.StatusInsufficientStorage, ExitFailed, true, "make room on the target's file system")
+	IO             = code("io", Failed, http.StatusInternalServerError, ExitFailed, true, "look at the node's log and its disks")
+	Denied         = code("denied", Failed, http.StatusForbidden, ExitFailed, false, "let the node's user read and write the resource")
+	SourceChanged  = code("source_changed", Failed, http.StatusConflict, ExitFailed, true, "freeze the source, or copy it again")
+	TargetChanged  = code("target_changed", Failed, http.StatusConflict, ExitFailed, false, "look at the target before you try again")
+	CorruptPiece   = code("corrupt_piece", Failed, http.StatusBadGateway, ExitFailed, true, "")
+	BadManifest    = code("bad_manifest", Failed, http.StatusBadGateway, ExitFailed, false, "")
+	DigestMismatch = code("digest_mismatch", Failed, http.StatusConflict, ExitFailed, false, "")
+	PeerLost       = code("peer_unreachable", Failed, http.StatusBadGateway, ExitFailed, true, "look at the other node and the line to it")
+	ReaderGone     = code("reader_gone", Failed, http.StatusConflict, ExitFailed, true, "")
+	Internal       = code("internal", Failed, http.StatusInternalServerError, ExitFailed, true, "look at the node's log")
+)
