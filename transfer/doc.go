@@ -1,0 +1,54 @@
+// Package transfer moves the bytes of one regular file from a source to a
+// target and proves every one of them before it reaches the disk.
+//
+// A file is cut into pieces of 4 MiB. The exporter sends a manifest, in windows,
+// with one BLAKE3 chaining value per piece; the importer fetches the pieces in
+// parallel, proves each in memory, writes it into a stage, and publishes the
+// stage in one rename when all of it is durable and the digest of the whole,
+// which equals what b3sum prints, is the one that the source stated.
+//
+// The exporting side:
+//
+//	x, err := transfer.OpenExport(root, "vm1.img", taskDir)
+//	defer x.Close()
+//	err = x.Window(ctx, from, 64, w)        // NDJSON, see the Manifest section
+//	rc, err := x.Content(ctx, off, length)  // the bytes
+//
+// The importing side:
+//
+//	im := &transfer.Import{Source: src, Root: root, Name: "vm1.img", Dir: taskDir, Task: id, Report: r}
+//	result, err := im.Run(ctx)       // again, with the same Dir, to resume
+//	result, err = im.Recover(p)      // after a crash, when the last state was StatePublishing
+//
+// The caller then makes the result durable, and only then tells the source that
+// the reader is done: that message is not part of this package.
+//
+// # Manifest
+//
+// A window is a sequence of lines, each one JSON object and a line feed, at most
+// 4096 bytes, known keys only, no key twice:
+//
+//	{"kind":"file","v":1,"size":N,"piece":4194304,"mtime":"2026-11-20T21:31:04.120000001Z"}
+//	{"kind":"piece","n":K,"value":"<64 hex digits>"}
+//	{"kind":"zero","from":K,"count":C}
+//	{"kind":"heartbeat"}
+//	{"kind":"window","next":K}
+//	{"kind":"end","size":N,"digest":"b3:<64 hex digits>"}
+//	{"kind":"error","code":"source_changed","message":"…"}
+//
+// The first line is file. Then piece and zero lines cover the pieces from the
+// one that was asked for, in order, without a gap and not beyond what was asked
+// for; heartbeat may stand anywhere after the first line. The last line is window when pieces
+// remain, end when this window holds the last piece, error when the source gave
+// up; without one of these the window was cut, however properly the reply ended.
+// The value of a piece is the BLAKE3 chaining value of its subtree, of a file of
+// at most one piece the root. The values of zero pieces are known to both sides
+// (they differ by offset) and count in the digest. An empty file has one piece
+// of length 0.
+//
+// # What it is not
+//
+// It knows nothing of HTTP, tasks or rights: a [Source] delivers the bytes, and
+// one writer per target is the caller's business (see [Key]). It copies no
+// trees, devices or attributes other than the modification time.
+package transfer
