@@ -6,10 +6,10 @@
 //
 // The system calls of a durable write, in order, on Linux:
 //
-//	openat(dir, ".name.XXXX", O_CREAT|O_EXCL)  a name nobody else has
+//	openat(dir, ".name.RANDOM", O_CREAT|O_EXCL)  a name nobody else has
 //	write, fchmod
 //	fsync(file)                                 data and size before the name
-//	renameat(dir, ".name.XXXX", dir, "name")    atomic for whoever looks
+//	renameat(dir, ".name.RANDOM", dir, "name")    atomic for whoever looks
 //	fsync(dir)                                  the name itself
 //
 // A failed fsync is never repeated on the same descriptor: the kernel may have
