@@ -6,14 +6,6 @@ import (
 	"errors"
 )
 
-func Render(k Kind, o Options) (string, error)         { return "", errors.New("not written yet") }
-func RenderToken(k Kind, token string) (string, error) { return "", errors.New("not written yet") }
-func Prepare(o Options, uid, gid int) error            { return errors.New("not written yet") }
-func Command(k Kind, conf string, o Options) []string  { return nil }
-func CheckConfig(ctx context.Context, k Kind, conf string, o Options) error {
-	return errors.New("not written yet")
-}
-func Reload(k Kind, pid int) error                  { return errors.New("not written yet") }
 func Embedded(ctx context.Context, o Options) error { return errors.New("not written yet") }
 
 // Check is one line of CheckURL's answer.
