@@ -3,12 +3,12 @@ package feedback
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 )
 
 // Errors that callers branch on.
 var (
+	errSkeleton = errors.New("not written yet")
 	// ErrNoRoom: the budget has no room for one more feed and its final.
 	ErrNoRoom = errors.New("no room for another feed")
 	// ErrAfter: the reader asked for records after one that does not exist.
@@ -122,20 +122,3 @@ func (i *Item) SetPhase(phase string) {}
 // End takes the item out of later snapshots, after its last value was shown.
 func (i *Item) End() {}
 
-// WriterOptions of a stream. The zero value is right for well-behaved fronts.
-type WriterOptions struct {
-	Padding     int  // spaces before each newline, at most MaxPadding, for fronts that hold back short writes
-	Incremental bool // send the header Incremental: ?1
-}
-
-// MaxPadding bounds WriterOptions.Padding, in bytes.
-const MaxPadding = 16 << 10
-
-// A Writer writes lines to an HTTP reply, each flushed.
-type Writer struct{}
-
-// NewWriter sets the headers of a feed on w.
-func NewWriter(w http.ResponseWriter, o WriterOptions) *Writer { return &Writer{} }
-
-// Write writes one record and flushes it.
-func (w *Writer) Write(rec Record) error { return errSkeleton }

@@ -63,27 +63,27 @@ type Record struct {
 
 // Hello opens every stream: it is sent when the task is on disk.
 type Hello struct {
-	V        int    // format version, 1
-	ID       string // id of the task or job
-	Op       string // its operation
-	Node     string // who speaks
-	Start    int    // counts the starts of the responder in this task's life, from 1
-	Interval int    // seconds; a line is written at least this often
-	Last     int64  // greatest stored number when the stream began
-	DirID    string // random, made with the node's folder
+	V        int    `json:"v"`               // format version, 1
+	ID       string `json:"id"`              // id of the task or job
+	Op       string `json:"op,omitzero"`     // its operation
+	Node     string `json:"node,omitzero"`   // who speaks
+	Start    int    `json:"start"`           // counts the starts of the responder in this task's life, from 1
+	Interval int    `json:"interval"`        // seconds; a line is written at least this often
+	Last     int64  `json:"last"`            // greatest stored number when the stream began
+	DirID    string `json:"dir_id,omitzero"` // random, made with the node's folder
 }
 
 // State tells a step of the task.
 type State struct {
-	State  string
-	Detail jsontext.Value // nil or any JSON value
+	State  string         `json:"state"`
+	Detail jsontext.Value `json:"detail,omitzero"` // nil or any JSON value
 }
 
 // Log is a line for people. Text is data: show it through [Printable].
 type Log struct {
-	Level string // debug, info, warn or error; others are kept
-	Text  string
-	Item  string // what it is about; may be empty
+	Level string `json:"level"` // debug, info, warn or error; others are kept
+	Text  string `json:"text"`
+	Item  string `json:"item,omitzero"` // what it is about; may be empty
 }
 
 // Progress is the newest value of one item.
@@ -99,14 +99,15 @@ type Progress struct {
 
 // Heartbeat shows that the producer lives. Its time is Record.Time.
 type Heartbeat struct {
-	Last int64 // greatest stored number
+	Last int64 `json:"last"` // greatest stored number
 }
 
 // Gap stands for the stored records From to To, which are gone; the next
 // stored record has the number To + 1.
 type Gap struct {
-	From, To int64
-	Why      string // WhyTrimmed or WhyLost
+	From int64  `json:"from"`
+	To   int64  `json:"to"`
+	Why  string `json:"why"` // WhyTrimmed or WhyLost
 }
 
 // Why records are missing.
@@ -118,24 +119,24 @@ const (
 // Task is a stored record of a task inside the feed of a job. The task's
 // record keeps its own numbering.
 type Task struct {
-	Node   string
-	Task   string         // the task's id
-	Record jsontext.Value // the task's record, an object
+	Node   string         `json:"node"`
+	Task   string         `json:"task"`   // the task's id
+	Record jsontext.Value `json:"record"` // the task's record, an object
 }
 
 // Result is the final record of a task that is done.
 type Result struct {
-	Value jsontext.Value
+	Value jsontext.Value `json:"value"`
 }
 
 // Error is the final record of a task that is not done, and the wire error
 // used everywhere. It is a Go error and wraps nothing: what is internal stays
 // in the log of whoever made it.
 type Error struct {
-	Code      string         // one of the table in package api
-	Message   string         // one plain sentence: what, why, what to do
-	Retryable bool           // the same request may succeed later
-	Detail    jsontext.Value // nil or any JSON value
+	Code      string         `json:"code"`            // one of the table in package api
+	Message   string         `json:"message"`         // one plain sentence: what, why, what to do
+	Retryable bool           `json:"retryable"`       // the same request may succeed later
+	Detail    jsontext.Value `json:"detail,omitzero"` // nil or any JSON value
 }
 
 // Error returns the message and the code.
