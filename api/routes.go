@@ -85,8 +85,10 @@ var Routes = []Route{
 	{RouteAck, http.MethodPost, "/tasks/{id}/ack", TypeJSON, NoRight, true},
 	{RouteManifest, http.MethodGet, "/tasks/{id}/manifest", "", NoRight, true},
 	{RouteContent, http.MethodGet, "/tasks/{id}/content", "", NoRight, true},
+	{RouteContent, http.MethodHead, "/tasks/{id}/content", "", NoRight, true},
 	{RouteFinish, http.MethodPost, "/tasks/{id}/finish", TypeJSON, NoRight, true},
 	{RouteCRL, http.MethodPut, "/crl", TypeCRL, NoRight, false},
 	{RouteSelftest, http.MethodGet, "/selftest/{check:.*}", "", MaySelftest, false},
+	{RouteSelftest, http.MethodHead, "/selftest/{check:.*}", "", MaySelftest, false},
 	{RouteSelftest, http.MethodPost, "/selftest/{check:.*}", TypeBytes, MaySelftest, false},
 }
