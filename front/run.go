@@ -2,10 +2,13 @@ package front
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -86,22 +89,33 @@ func Reload(k Kind, pid int) error {
 
 // Prepare makes o.Dir and the folders in it that the servers expect, mode
 // 0700, and gives them to uid and gid when the caller is root. uid < 0 leaves
-// the owner alone. What exists is kept, with its mode set again.
+// the owner alone. What exists is left as it is: its owner may be less than
+// the caller, and could point a name elsewhere.
 func Prepare(o Options, uid, gid int) error {
 	if err := checkPath("dir", o.Dir); err != nil {
 		return err
 	}
+	var made []string
 	for _, dir := range []string{o.Dir, filepath.Join(o.Dir, "tmp"), filepath.Join(o.Dir, "spool")} {
-		if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
-			return fmt.Errorf("preparing the front's folder: %w", err)
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return fmt.Errorf("preparing the front's folder: %w", err)
-		}
-		if uid >= 0 && os.Geteuid() == 0 {
-			if err := os.Lchown(dir, uid, gid); err != nil {
-				return fmt.Errorf("preparing the front's folder: %w", err)
+		err := os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrExist) {
+			if info, statErr := os.Lstat(dir); statErr == nil && info.IsDir() {
+				continue
 			}
+		}
+		if err != nil {
+			return fmt.Errorf("preparing the front's folder: %w", err)
+		}
+		made = append(made, dir)
+	}
+	if uid < 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	// Inner folders first: until the outer one changes hands, nobody else can
+	// touch them.
+	for _, dir := range slices.Backward(made) {
+		if err := os.Lchown(dir, uid, gid); err != nil {
+			return fmt.Errorf("preparing the front's folder: %w", err)
 		}
 	}
 	return nil

@@ -3,10 +3,7 @@ package front
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 )
-
-func Embedded(ctx context.Context, o Options) error { return errors.New("not written yet") }
 
 // Check is one line of CheckURL's answer.
 type Check struct {
