@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/http"
+	"strings"
 
 	"gantry/api"
 	"gantry/feedback"
@@ -92,13 +94,18 @@ func AnswerTo(err error) *Answer {
 	}
 	if e, ok := errors.AsType[*Broken](err); ok && !e.Sent {
 		return &NoConnection
+	} else if ok && e.reply {
+		return &CutReply
 	}
 	return &BrokenRequest
 }
 
 // answerToTLS returns nil when err is not about certificates.
 func answerToTLS(err error) *Answer {
-	if _, ok := errors.AsType[*pki.Error](err); ok {
+	if e, ok := errors.AsType[*pki.Error](err); ok {
+		if e.Code == pki.CodePin {
+			return &WrongPin
+		}
 		return &WrongServer
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -107,12 +114,14 @@ func answerToTLS(err error) *Answer {
 	if _, ok := errors.AsType[x509.HostnameError](err); ok {
 		return &WrongServer
 	}
-	// What the peer's alert says about our certificate; crypto/tls hands alerts
-	// of the peer on as tls.AlertError.
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		switch alert {
-		case 42, 43, 44, 45, 46, 48, 49, 116: // RFC 8446, section 6.2: bad_certificate … unknown_ca, access_denied, certificate_required
-			return &CertRefused
+	// An alert that the peer sent. crypto/tls keeps its type to itself; the
+	// operation's name and the alert's text (RFC 8446, section 6.2) are what it
+	// shows.
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
+		for _, word := range []string{"certificate", "access denied", "unknown certificate authority"} {
+			if strings.Contains(e.Err.Error(), word) {
+				return &CertRefused
+			}
 		}
 	}
 	return nil

@@ -88,6 +88,8 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 	return resp, nil
 }
 
+var errLate = fmt.Errorf("no answer within %v", CallTimeout)
+
 // judge tells a node's reply from everybody else's.
 func (c *Client) judge(resp *http.Response, k call) error {
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
@@ -117,7 +119,8 @@ func (c *Client) notOurs(resp *http.Response, k call, head []byte) error {
 // short makes a call that answers within seconds and decodes its reply into
 // out, unless that is nil. Unknown fields are those of a newer node: ignored.
 func (c *Client) short(ctx context.Context, k call, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	late := &Broken{Node: c.Node(), What: k.method + " " + api.Prefix + k.path, Sent: true, Err: errLate}
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, late)
 	defer cancel()
 	k.accept = api.TypeJSON
 	resp, err := c.do(ctx, k)
@@ -126,6 +129,9 @@ func (c *Client) short(ctx context.Context, k call, out any) error {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return &Broken{Node: c.Node(), What: "reading the reply to " + k.method + " " + k.path, Sent: true, Err: err}
 	}

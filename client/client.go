@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -91,20 +90,13 @@ func (c *Client) Close() {
 	c.bulk.CloseIdleConnections()
 }
 
-var errRedirect = errors.New("the front answered with a redirect, which is never followed")
-
 func httpClient(c Config) *http.Client {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
-	var conf *tls.Config
-	if c.TLS != nil {
-		conf = c.TLS.Clone()
-		conf.NextProtos = []string{"http/1.1"}
-	}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            c.Dial,
-			TLSClientConfig:        conf,
+			TLSClientConfig:        c.TLS,
 			TLSHandshakeTimeout:    HandshakeTimeout,
 			ResponseHeaderTimeout:  HeaderTimeout,
 			MaxResponseHeaderBytes: maxHeader,

@@ -35,6 +35,8 @@ type Broken struct {
 	What string // what was being done
 	Sent bool   // the request may have reached the node
 	Err  error
+
+	reply bool // the reply had begun
 }
 
 func (e *Broken) Error() string {

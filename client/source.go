@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"gantry/feedback"
 	"gantry/transfer"
 )
 
@@ -47,21 +46,13 @@ func toTransfer(err error) error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*feedback.Error](err); ok {
-		return &transfer.Error{Code: e.Code, Message: e.Message, Retryable: e.Retryable, Err: err}
+	if p, ok := errors.AsType[*problem](err); ok {
+		// A changed source may be copied again later, but not by this import:
+		// only a node that is coming back counts as a broken connection.
+		return &transfer.Error{Code: p.wire.Code, Message: p.wire.Message, Retryable: transient(p)}
 	}
 	if a := AnswerTo(err); !a.Retry {
-		return &transfer.Error{Code: "peer_unreachable", Message: "reading from " + nodeOf(err), Err: err}
+		return &transfer.Error{Code: transfer.CodeUnreachable, Message: "the source cannot be read", Err: err}
 	}
 	return err
-}
-
-func nodeOf(err error) string {
-	if e, ok := errors.AsType[*NotOurs](err); ok {
-		return e.Node
-	}
-	if e, ok := errors.AsType[*Broken](err); ok {
-		return e.Node
-	}
-	return "the source"
 }
