@@ -17,6 +17,9 @@ const (
 	MaxDepth = 16
 	// MaxJournal bounds a feed's journal on disk, in bytes.
 	MaxJournal = 16 << 20
+	// MinJournal is the least bound of a journal, in bytes: a few of the longest
+	// lines.
+	MinJournal = 6 * MaxJobLine
 	// MaxBudget bounds all journals of a node together, in bytes.
 	MaxBudget = 1 << 30
 

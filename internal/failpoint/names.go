@@ -9,6 +9,10 @@ import "slices"
 var Names = slices.Concat(
 	Durable("test.file"),
 	Appending("test.log"),
+	Durable("feedback.create"),
+	Appending("feedback.append"),
+	Durable("feedback.trim"),
+	[]string{"feedback.open.cut", "feedback.open.sync"},
 )
 
 // Durable lists the failpoints of an atomicfile.WriteFile with that point.

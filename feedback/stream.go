@@ -1,0 +1,325 @@
+package feedback
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"os"
+	"sync"
+	"time"
+)
+
+// Stream shows the feed on w: hello, the newest progress, the stored records
+// after `after`, and then everything as it comes. It returns nil when the
+// final is written, else the cause of ctx's end, a failed write, the reason why
+// the feed is broken, or ErrClosed. An `after` above Last is ErrAfter, and
+// nothing is written. V, Last and (where they are 0) Interval and Start of
+// hello are filled in.
+//
+// A stream reads from the journal at its reader's pace: a slow one costs a
+// line or so of memory and holds nobody up. When ctx ends, a write that waits
+// for the reader is given up, where w has deadlines.
+func (f *Feed) Stream(ctx context.Context, w *Writer, after int64, hello Hello) error {
+	s := stream{f: f, w: w, c: cursor{f: f, seq: after, generation: -1}, sent: make(map[*Item]Progress)}
+	last, err := f.attach(&s)
+	if err != nil {
+		return err
+	}
+	defer f.detach()
+	defer unblockAt(ctx, w)()
+	hello.V, hello.Last = Version, last
+	hello.Start = max(hello.Start, 1)
+	if hello.Interval < 1 {
+		hello.Interval = max(1, int((f.o.Interval+time.Second-1)/time.Second))
+	}
+	err = s.run(ctx, hello)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// unblockAt makes the end of ctx end a write that waits. The returned func
+// takes that back, and returns when w is no longer touched.
+func unblockAt(ctx context.Context, w *Writer) (release func()) {
+	ran := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ran)
+		w.unblock()
+	})
+	return func() {
+		if !stop() {
+			<-ran
+		}
+	}
+}
+
+// attach counts a stream in and checks where it wants to begin.
+func (f *Feed) attach(s *stream) (last int64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.err != nil:
+		return 0, f.err
+	case f.closed:
+		return 0, ErrClosed
+	case s.c.seq > f.last || s.c.seq < 0:
+		return 0, ErrAfter
+	}
+	f.streams++
+	s.ended = f.endedCount
+	return f.last, nil
+}
+
+func (f *Feed) detach() {
+	f.mu.Lock()
+	f.streams--
+	f.dropItems()
+	f.mu.Unlock()
+}
+
+// dropItems frees the items of a finished feed that nobody looks at; mu is held.
+func (f *Feed) dropItems() {
+	if f.final.Seq != 0 && f.streams == 0 {
+		f.items, f.ended = nil, nil
+	}
+}
+
+// stream is one reader of a feed.
+type stream struct {
+	f     *Feed
+	w     *Writer
+	c     cursor
+	sent  map[*Item]Progress // what the reader has seen
+	ended int                // how many of the items that ended
+	next  time.Time          // when progress may be shown again
+}
+
+func (s *stream) run(ctx context.Context, hello Hello) error {
+	if err := s.w.Write(Record{Kind: KindHello, Body: &hello}); err != nil {
+		return err
+	}
+	if err := s.progress(true); err != nil {
+		return err
+	}
+	timer := time.NewTimer(s.f.o.Interval)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		s.f.mu.Lock()
+		changed := s.f.wait()
+		s.f.mu.Unlock()
+		if final, err := s.records(ctx); final || err != nil {
+			return err
+		}
+		if err := s.progress(false); err != nil {
+			return err
+		}
+		pause, err := s.heartbeat()
+		if err != nil {
+			return err
+		}
+		timer.Reset(pause)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// records writes what is on disk and was not written yet.
+func (s *stream) records(ctx context.Context) (final bool, err error) {
+	for more := true; more && err == nil && !final; {
+		more, err = s.c.read(func(b []byte, last bool) error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if last {
+				if err := s.progress(true); err != nil {
+					return err
+				}
+			}
+			final = last
+			return s.w.WriteLine(b, last)
+		})
+	}
+	return final && err == nil, err
+}
+
+// progress writes the values that changed, if it is time to, or now.
+func (s *stream) progress(now bool) error {
+	t := time.Now()
+	if !now && t.Before(s.next) {
+		return nil
+	}
+	s.f.mu.Lock()
+	items := s.f.items[:len(s.f.items):len(s.f.items)]
+	ended := s.f.ended[len(s.f.ended)-min(len(s.f.ended), s.f.endedCount-s.ended):]
+	s.ended = s.f.endedCount
+	s.f.mu.Unlock()
+	for _, i := range items {
+		if err := s.show(i, t); err != nil {
+			return err
+		}
+	}
+	for _, i := range ended {
+		if err := s.show(i, t); err != nil {
+			return err
+		}
+		delete(s.sent, i)
+	}
+	if len(items)+len(ended) > 0 {
+		s.next = t.Add(s.f.o.Tick)
+	}
+	return nil
+}
+
+func (s *stream) show(i *Item, now time.Time) error {
+	p := i.value(now)
+	old, seen := s.sent[i]
+	if seen && old.Done == p.Done && old.Total == p.Total && old.Phase == p.Phase {
+		return nil
+	}
+	s.sent[i] = p
+	return s.w.Write(Record{Kind: KindProgress, Body: &p})
+}
+
+// heartbeat writes one if it is due, and returns how long there is nothing to
+// do unless the feed changes.
+func (s *stream) heartbeat() (time.Duration, error) {
+	interval := s.f.o.Interval
+	silent := time.Since(s.w.Wrote())
+	if silent >= interval {
+		if err := s.w.Write(heartbeat(s.c.seq)); err != nil {
+			return 0, err
+		}
+		silent = 0
+	}
+	pause := interval - silent
+	s.f.mu.Lock()
+	live := len(s.f.items) > 0 || s.f.endedCount > s.ended
+	s.f.mu.Unlock()
+	if live {
+		pause = min(pause, max(time.Until(s.next), 0))
+	}
+	return pause, nil
+}
+
+// A cursor is a place in the journal, good across its rewriting.
+type cursor struct {
+	f          *Feed
+	seq        int64 // greatest number that was handed on
+	off        int64 // where the next line begins, in the file of generation
+	generation int
+}
+
+// chunk is how much of the journal a reader takes at a time: at least a line.
+const chunk = 64 << 10
+
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// read hands on the complete lines of the next chunk. more says that there may
+// be others.
+func (c *cursor) read(line func(b []byte, final bool) error) (more bool, err error) {
+	buf := chunks.Get().(*[chunk]byte)
+	defer chunks.Put(buf)
+	n, final, err := c.fill(buf[:])
+	if n == 0 || err != nil {
+		return false, err
+	}
+	for b := range bytes.Lines(buf[:n]) {
+		from, to, err := lineSeq(b[:len(b)-1])
+		if err != nil {
+			return false, fmt.Errorf("reading journal: %w", err)
+		}
+		c.off += int64(len(b))
+		if to <= c.seq {
+			continue
+		}
+		b = b[:len(b)-1]
+		if from <= c.seq { // a gap that began before
+			if b, err = Encode(Record{Kind: KindGap, Body: &Gap{From: c.seq + 1, To: to, Why: WhyTrimmed}}); err != nil {
+				return false, err
+			}
+		} else if from != c.seq+1 {
+			return false, fmt.Errorf("reading journal: record %d follows %d", from, c.seq)
+		}
+		if err := line(b, final != 0 && to == final); err != nil {
+			return false, err
+		}
+		c.seq = to
+	}
+	return true, nil
+}
+
+// fill reads complete lines that are durable, from the file that is the
+// journal now. It holds no lock and no descriptor afterwards: a reader that
+// stops reading keeps neither a trimmed file alive nor its trimming waiting.
+func (c *cursor) fill(buf []byte) (n int, final int64, err error) {
+	f := c.f
+	f.file.RLock()
+	defer f.file.RUnlock()
+	f.mu.Lock()
+	end, generation, marks := f.end, f.generation, f.marks
+	final, err = f.final.Seq, f.err
+	if err == nil && f.closed {
+		err = ErrClosed
+	}
+	f.mu.Unlock()
+	if err != nil {
+		return 0, 0, err
+	}
+	if c.generation != generation {
+		c.generation, c.off = generation, end
+		for i := len(marks) - 1; i >= 0; i-- {
+			if c.off = marks[i].off; marks[i].seq <= c.seq {
+				break
+			}
+		}
+	}
+	if c.off >= end {
+		return 0, final, nil
+	}
+	file, err := os.Open(f.path)
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading journal: %w", err)
+	}
+	defer file.Close()
+	buf = buf[:min(int64(len(buf)), end-c.off)]
+	if n, err = file.ReadAt(buf, c.off); err != nil {
+		return 0, 0, fmt.Errorf("reading journal: %w", err)
+	}
+	n = bytes.LastIndexByte(buf[:n], '\n') + 1
+	if n == 0 {
+		return 0, 0, fmt.Errorf("reading journal: no line at offset %d", c.off)
+	}
+	return n, final, nil
+}
+
+// Records returns the stored records after `after` that are on disk now, with
+// a gap where some were deleted, and an error as last pair if there is one.
+func (f *Feed) Records(after int64) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		c := cursor{f: f, seq: after, generation: -1}
+		stopped := false
+		for more := true; more && !stopped; {
+			var err error
+			more, err = c.read(func(b []byte, _ bool) error {
+				rec, err := Decode(bytes.Clone(b))
+				if err == nil && !yield(rec, nil) {
+					stopped = true
+					return errStopped
+				}
+				return err
+			})
+			if err != nil && !stopped {
+				yield(Record{}, err)
+				return
+			}
+		}
+	}
+}
+
+var errStopped = fmt.Errorf("the caller stopped")
