@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -58,7 +59,7 @@ func (s *Server) Serve(l net.Listener) error {
 				return ErrServerClosed
 			}
 			// Out of descriptors, for one: existing requests will free some.
-			if ne := net.Error(nil); !errors.As(err, &ne) || !ne.Temporary() {
+			if !passing(err) {
 				return fmt.Errorf("accepting a connection: %w", err)
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -69,6 +70,16 @@ func (s *Server) Serve(l net.Listener) error {
 		pause = 0
 		s.admit(nc)
 	}
+}
+
+// passing reports errors of accept(2) after which it may be tried again.
+func passing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // admit starts the connection's goroutine or closes the socket.

@@ -1,0 +1,31 @@
+package fastcgi
+
+import "net"
+
+// What the external tests need of the inside.
+
+func (s *Server) ServeConn(nc net.Conn) {
+	c := newConn(s, nc)
+	s.mu.Lock()
+	if s.conns == nil {
+		s.conns = make(map[*conn]struct{})
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	c.serve()
+}
+
+func EncodePairs(pairs ...string) (b []byte) {
+	for i := 0; i+1 < len(pairs); i += 2 {
+		b = appendPair(b, pairs[i], pairs[i+1])
+	}
+	return b
+}
+
+func DecodePairs(s string, limit int) (flat []string, err error) {
+	pairs, err := decodePairs(s, limit)
+	for _, p := range pairs {
+		flat = append(flat, p.name, p.value)
+	}
+	return flat, err
+}
