@@ -44,13 +44,22 @@ var patience = 5 * time.Second // changed by its own test only
 
 // Main runs the tests and exits: with their code, or with 1 when they passed
 // and left something behind. For the time of the run TMPDIR is a directory of
-// its own, open to every uid, and orphaned grandchildren become children.
-func Main(m *testing.M) {
+// its own, open to every uid, and orphaned grandchildren become children. What
+// the tests of a package share is removed by after, before the check.
+func Main(m *testing.M, after ...func()) {
 	// A fuzz worker is ended by its coordinator, which makes the check.
 	if slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzzworker") }) {
 		os.Exit(m.Run())
 	}
-	os.Exit(run(m.Run, os.Stderr))
+	tests := func() int {
+		defer func() {
+			for _, f := range after {
+				f()
+			}
+		}()
+		return m.Run()
+	}
+	os.Exit(run(tests, os.Stderr))
 }
 
 // run is Main without the exit.
