@@ -120,8 +120,11 @@ func (c *conn) stop(reason error) {
 	case errors.Is(reason, ErrProtocol):
 		c.complain("FastCGI connection closed", "reason", reason.Error())
 		if req != nil {
+			if req.started {
+				req.fail(reason)
+			}
+			c.kill(req, reason)
 			c.abandon(req, reason)
-			c.w.kill(req.id, endStatus{app: appProtocolError}, reason)
 		}
 		c.linger()
 		_, _ = io.Copy(io.Discard, c.in.br)
@@ -140,6 +143,22 @@ func (c *conn) stop(reason error) {
 		// The socket stays open for the reply: the front may have closed only
 		// its sending half.
 		c.abandon(req, ErrClientGone)
+	}
+}
+
+// kill sends FCGI_END_REQUEST, unless finish has done so meanwhile, and lets no
+// byte follow.
+func (c *conn) kill(req *request, cause error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.mu.Lock()
+	live := c.req == req
+	c.mu.Unlock()
+	if live {
+		_ = c.w.endLocked(req.id, endStatus{app: appProtocolError}) // the peer may be gone
+	}
+	if c.w.err == nil {
+		c.w.err = cause
 	}
 }
 

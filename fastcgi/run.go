@@ -57,12 +57,14 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 	c.w.setDeadline(time.Time{})
 	c.w.mu.Lock()
 	keep := c.detach(req)
-	var err error
+	stopped, err := w.stopped(), error(nil)
 	switch {
+	case errors.Is(stopped, ErrProtocol): // the reader does the same, who is first
+		err = c.w.endLocked(req.id, endStatus{app: appProtocolError})
+	case stopped != nil:
+		err = c.w.stdoutLocked(req.id, &end)
 	case how == gaveUp || !whole:
 		err = http.ErrAbortHandler
-	case w.stopped() != nil:
-		err = c.w.stdoutLocked(req.id, &end)
 	default:
 		err = c.w.stdoutLocked(req.id, &end, head.bytes(), buf.bytes())
 	}

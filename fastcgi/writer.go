@@ -116,20 +116,14 @@ func (w *recordWriter) raw(b []byte) error {
 
 // end sends FCGI_END_REQUEST alone, for a request that has no reply.
 func (w *recordWriter) end(id uint16, status endStatus) error {
-	var b [headerLen + 8]byte
-	putEnd(b[:], id, status.app, status.protocol)
-	return w.raw(b[:])
-}
-
-// kill sends FCGI_END_REQUEST and lets no byte follow.
-func (w *recordWriter) kill(id uint16, status endStatus, cause error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.endLocked(id, status)
+}
+
+func (w *recordWriter) endLocked(id uint16, status endStatus) error {
 	putEnd(w.tail[:], id, status.app, status.protocol)
-	_ = w.write(append(w.vec[:0], w.tail[:headerLen+8])) // the peer is at fault and may be gone
-	if w.err == nil {
-		w.err = cause
-	}
+	return w.write(append(w.vec[:0], w.tail[:headerLen+8]))
 }
 
 // write sends vec with one deadline; mu is held.
