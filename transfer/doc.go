@@ -26,17 +26,17 @@
 // # Manifest
 //
 // A window is a sequence of lines, each one JSON object and a line feed, at most
-// 4096 bytes, known keys only, no key twice:
+// 4096 bytes, with exactly the keys shown, in any order:
 //
-//	{"kind":"file","v":1,"size":N,"piece":4194304,"mtime":"2026-11-20T21:31:04.120000001Z"}
+//	{"kind":"file","v":1,"size":N,"piece":4194304,"data":D,"mtime":"2026-11-20T21:31:04.120000001Z"}
 //	{"kind":"piece","n":K,"value":"<64 hex digits>"}
 //	{"kind":"zero","from":K,"count":C}
 //	{"kind":"heartbeat"}
 //	{"kind":"window","next":K}
 //	{"kind":"end","size":N,"digest":"b3:<64 hex digits>"}
-//	{"kind":"error","code":"source_changed","message":"…"}
+//	{"kind":"error","code":"source_changed","message":"…","retryable":false}
 //
-// The first line is file. Then piece and zero lines cover the pieces from the
+// The first line is file; D, at most N, estimates how many bytes are no holes. Then piece and zero lines cover the pieces from the
 // one that was asked for, in order, without a gap and not beyond what was asked
 // for; heartbeat may stand anywhere after the first line. The last line is window when pieces
 // remain, end when this window holds the last piece, error when the source gave

@@ -1,59 +1,89 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
+
+	"gantry/api"
+	"gantry/feedback"
 )
 
-// Error codes of this package, each in the code table of package api.
-const (
-	CodeBadPath       = "bad_path"        // a name that is refused as a path
-	CodeNotFound      = "not_found"       // no such file
-	CodeNotRegular    = "not_regular"     // a symbolic link, device, directory, …
-	CodeDenied        = "access_denied"   // the operating system says no
-	CodeExists        = "exists"          // create, and the target is there with other content
-	CodeNoSpace       = "no_space"        // disk or quota full
-	CodeUnsupported   = "unsupported_fs"  // no renameat2 flags or no birth times
-	CodeIO            = "io_error"        // the local disk failed
-	CodeSourceChanged = "source_changed"  // the source is no longer the file that was hashed
-	CodeBadManifest   = "bad_manifest"    // the source's manifest breaks the protocol or contradicts itself
-	CodeCorruptPiece  = "corrupt_piece"   // a piece stays wrong although the source confirms its value
-	CodeMismatch      = "digest_mismatch" // digest differs from the one expected
-	CodeTargetChanged = "target_changed"  // somebody else replaced what was being published
-	CodeUnreachable   = "unreachable"     // connection errors for longer than RetryFor
-	CodeCancelled     = "cancelled"       // the context ended before the point of no return
-	CodeBadRange      = "bad_range"       // a range or piece outside the file
-)
+// ErrUnsettled says that the target was replaced but that it is not known to be
+// durable: syncing its directory failed twice. The task must get no final
+// record; restart the responder and let [Import.Recover] decide.
+var ErrUnsettled = errors.New("published, but not known to be durable")
 
-// Error is a failure with a code. A [Source] returns one (or an error that wraps
-// one) when the other side refused; every other error of a Source counts as a
-// broken connection and is tried again.
-type Error struct {
-	Code      string
-	Message   string // one plain sentence for people
-	Retryable bool   // true: treat as a broken connection
-	Err       error  // cause, may be nil
+// fault is an error of the code table with its cause: the caller finds the
+// *feedback.Error with errors.As, and the cause stays for the log.
+type fault struct {
+	wire  *feedback.Error
+	cause error
 }
 
-// Error returns message and cause.
-func (e *Error) Error() string {
-	if e.Err == nil {
-		return e.Message
+func (f *fault) Error() string   { return f.wire.Message + ": " + f.cause.Error() }
+func (f *fault) Unwrap() []error { return []error{f.wire, f.cause} }
+
+// fail makes an error with code c; cause may be nil. What the operating system
+// said becomes part of the message, everything else of a cause does not.
+func fail(c *api.Code, cause error, format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if cause == nil {
+		return c.Err(message)
 	}
-	return e.Message + ": " + e.Err.Error()
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
-
-// Code returns the code of err, or "" when it has none.
-func Code(err error) string {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e.Code
+	if errno, ok := errors.AsType[syscall.Errno](cause); ok {
+		message += ": " + errno.Error()
 	}
-	return ""
+	return &fault{wire: c.Err(message), cause: cause}
 }
 
-func fail(code string, cause error, format string, args ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Err: cause}
+// codeOf returns the code of err, or nil when it has none.
+func codeOf(err error) *api.Code {
+	if e, ok := errors.AsType[*feedback.Error](err); ok {
+		return api.CodeOf(e.Code)
+	}
+	return nil
+}
+
+// local gives an error of the local file system its code.
+func local(err error, format string, args ...any) error {
+	if err == nil || codeOf(err) != nil {
+		return err
+	}
+	c := api.IO
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		c = api.NoSpace
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		c = api.NotFound
+	case errors.Is(err, fs.ErrPermission):
+		c = api.Denied
+	}
+	return fail(c, err, format, args...)
+}
+
+// cancelled is the error of an ended context: its cause when that has a code.
+func cancelled(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if codeOf(cause) != nil {
+		return cause
+	}
+	return fail(api.CancelledBy, cause, "cancelled")
+}
+
+// refusal returns the error that ends an import at once, or nil when err is a
+// broken connection, or a refusal that passes by itself while the other node
+// restarts or has too much to do.
+func refusal(err error) error {
+	e, ok := errors.AsType[*feedback.Error](err)
+	if !ok {
+		return nil
+	}
+	switch e.Code {
+	case api.Draining.Name, api.TooMany.Name, api.Internal.Name, api.PeerLost.Name:
+		return nil
+	}
+	return err
 }

@@ -2,32 +2,49 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"time"
+
+	"gantry/api"
 )
 
 // Source is where an import gets its bytes. Methods are called concurrently and
-// obey their context; readers they return are read until their end or closed
-// early. An [Error] that is not Retryable ends the import, every other error is
-// a broken connection and the request is made again. Nothing that a Source
-// delivers is trusted.
+// obey their context, also while the reader that they returned is read. A
+// *[feedback.Error] in an error's chain is a refusal and ends the import, unless
+// its code is one that passes by itself (draining, too_many, internal,
+// peer_unreachable); every other error is a broken connection and the request is
+// made again. Nothing that a Source delivers is trusted.
 type Source interface {
-	// Window returns the lines of a manifest window (see [Export.Window]).
+	// Window returns the lines of [Export.Window].
 	Window(ctx context.Context, from, n int64) (io.ReadCloser, error)
-	// Content returns length bytes from off.
+	// Content returns the bytes from off to off+length; whatever follows them is
+	// not read.
 	Content(ctx context.Context, off, length int64) (io.ReadCloser, error)
 	// Rehash returns the lines of [Export.Rehash].
-	Rehash(ctx context.Context, pieces []int64) (io.ReadCloser, error)
+	Rehash(ctx context.Context, n int64) (io.ReadCloser, error)
 }
 
-// Mode says what may happen to a file that has the target's name.
-type Mode string
-
-// Modes of an import.
+// How the bytes of an import are proved.
 const (
-	Create  Mode = "create"  // refused with CodeExists, unless its content is the source's
-	Replace Mode = "replace" // replaced in one step; its mode and, where allowed, owner are kept
+	VerifyWire = "wire" // in memory, before they are written
+	VerifyDisk = "disk" // and once more, read back before the file is published
+)
+
+// Defaults of an Import.
+const (
+	defaultPerm = 0o640
+	// connections and requestPieces were measured best over TLS on two cores:
+	// 4 connections, 16 MiB a request.
+	connections   = 4
+	requestPieces = api.MaxRange / PieceSize
+	// windowPieces is a window: 256 MiB of source.
+	windowPieces = 64
+	// windowIdle ends a silent manifest: three missed heartbeats.
+	windowIdle = api.SilentIntervals * api.HeartbeatInterval
+	// contentIdle ends a silent content request; fronts do the same at 60 s.
+	contentIdle = time.Minute
 )
 
 // Import brings one file. Fill the fields, then call Run once; after a restart
@@ -35,63 +52,240 @@ const (
 type Import struct {
 	Source Source
 	Root   *os.Root    // root of the resource
-	Name   string      // of the target, below Root
-	Mode   Mode        // default Create
-	Perm   os.FileMode // of a created file; default 0640
-	Task   string      // id of the task: name of the stage and of temporary names
-	Dir    string      // folder of the task: stage record, piece map, manifest spool
+	Name   string      // of the target, below Root; its folder must exist
+	Mode   string      // api.ModeCreate (default) or api.ModeReplace
+	Perm   os.FileMode // of a created file, default 0640; a replaced one keeps its own
+	Task   string      // id of the task, which names the stage: letters, digits, '-'
+	Dir    string      // folder of the task, for the files of stage.go
 	Expect string      // digest that the file must have, or ""
-	Report Reporter
+	Verify string      // VerifyWire (default) or VerifyDisk
+	Report Reporter    // default Silent
 
-	// RetryFor is how long connection errors in a row are borne; default 1 h.
+	// RetryFor is how long the source may be out of reach without a proved piece
+	// or a manifest line in between; default api.RetryFor.
 	RetryFor time.Duration
-	// Commit is called once, just before the point of no return. When it
-	// returns an error the import ends with that error and nothing is
+	// Commit, if set, is called once, just before the point of no return. When
+	// it returns an error the import ends with that error and nothing is
 	// published; once it returned nil, cancelling the context has no effect.
 	Commit func() error
+
+	// For tests: the first and longest wait of the backoff, the longest silence,
+	// and a function that may fail the nth operation on the stage.
+	minWait, maxWait, idle time.Duration
+	hook                   func(op string) error
 }
 
-// Result is the outcome of an import that is done. Bytes by origin add up to Size.
-type Result struct {
-	Digest    string  `json:"digest"`
-	Size      int64   `json:"size"`
-	Pieces    int64   `json:"pieces"`
-	Fetched   int64   `json:"fetched"`   // bytes received in this or an earlier run of the task and published
-	Hole      int64   `json:"hole"`      // bytes of holes and zero pieces, never sent
-	Carried   int64   `json:"carried"`   // bytes that an earlier run of the task had fetched
-	Copied    int64   `json:"copied"`    // bytes copied from an old file here
-	Reflinked int64   `json:"reflinked"` // bytes shared with an old file here
-	Attempts  int64   `json:"attempts"`  // requests for content
-	Cuts      int64   `json:"cuts"`      // connections that broke
-	Rate      float64 `json:"rate"`      // bytes per second, Size over Seconds
-	Seconds   float64 `json:"seconds"`   // of all runs of the task together
-	Verified  string  `json:"verified"`  // "wire" or "disk"
-	Target    string  `json:"target"`    // "created", "replaced" or "already there"
+// Run imports. When it returns nil the target is complete and durable and has
+// the digest of the result; when it returns an error other than [ErrUnsettled]
+// the target is what it was before. The caller then makes the result durable,
+// and only then tells the source that the reader is done.
+//
+// Create onto a target that has the source's content already ends done, target
+// "already there". A context that ends before Commit ends the import with the
+// context's cause when that has a code, else with cancelled.
+//
+// The stage stays when Run fails, for another Run with the same Dir or a
+// [TakeOver]; use Discard to give its room back. Only a stage whose sync failed
+// is removed at once: nobody can tell what of it is on disk.
+func (m *Import) Run(ctx context.Context) (api.ImportResult, error) {
+	var none api.ImportResult
+	r, err := m.prepare()
+	if err != nil {
+		return none, err
+	}
+	defer r.close()
+	there, err := r.exists()
+	if err != nil {
+		return none, err
+	}
+	if there && r.Mode == api.ModeCreate {
+		return r.compare(ctx)
+	}
+	if err := r.openStages(); err != nil {
+		return none, err
+	}
+	r.counter = r.Report.Progress(r.Name, "fetch", "bytes", -1)
+	defer r.counter.End()
+	if err := r.pull(ctx); err != nil {
+		return none, r.spoiled(err)
+	}
+	result, err := r.publish(ctx)
+	return result, r.spoiled(err)
 }
 
-// StatePublishing is the state from which on an import is not undone; its
-// detail is a [Publishing].
-const StatePublishing = "publishing"
+// run is one call of Run or Recover.
+type run struct {
+	Import
+	puller
 
-// Publishing is the detail of the durable state StatePublishing. It identifies
-// the stage by inode, never by name.
-type Publishing struct {
-	Digest string `json:"digest"`
-	Ino    uint64 `json:"ino"`
-	Btime  int64  `json:"btime"` // birth time, nanoseconds since 1970
-	Size   int64  `json:"size"`
-	Result Result `json:"result"` // what the task answers once it is published
+	dir    *os.File // the target's folder
+	base   string   // the target's name in it
+	stages *os.File // StageDir
+	st     *stage   // set by begin
+
+	counter Counter
+	file    File
+	decided gauge
+	bytes   struct{ fetched, hole, carried int64 } // guarded by decided.mu
+	digest  string                                 // computed
+	started time.Time
 }
 
-// Run imports. When it returns nil the target is complete, durable and has the
-// digest of the result. Its errors are of type [*Error], except those of Commit
-// and Report.
-func (m *Import) Run(ctx context.Context) (Result, error) { panic("skeleton") }
+// prepare checks the fields and opens the target's folder.
+func (m *Import) prepare() (*run, error) {
+	r := &run{Import: *m, started: time.Now()}
+	if r.Mode == "" {
+		r.Mode = api.ModeCreate
+	}
+	if r.Verify == "" {
+		r.Verify = VerifyWire
+	}
+	if r.Perm == 0 {
+		r.Perm = defaultPerm
+	}
+	if r.Report == nil {
+		r.Report = Silent{}
+	}
+	_, digestOK := ParseDigest(r.Expect)
+	switch {
+	case r.Mode != api.ModeCreate && r.Mode != api.ModeReplace:
+		return nil, fail(api.BadRequest, nil, "mode %q", r.Mode)
+	case r.Verify != VerifyWire && r.Verify != VerifyDisk:
+		return nil, fail(api.BadRequest, nil, "verify %q", r.Verify)
+	case r.Expect != "" && !digestOK:
+		return nil, fail(api.BadRequest, nil, "expect %.80q is not b3: and 64 lower-case hex digits", r.Expect)
+	case !validTask(r.Task):
+		return nil, fail(api.BadRequest, nil, "task id %.80q", r.Task)
+	}
+	r.puller.init(m, r.Report)
+	var err error
+	r.dir, r.base, err = openParent(r.Root, r.Name)
+	return r, err
+}
 
-// Recover ends a publication that a crash interrupted: p is the detail of the
-// task's last state. It completes it or fails with CodeTargetChanged; it never
-// publishes twice.
-func (m *Import) Recover(p Publishing) (Result, error) { panic("skeleton") }
+// validTask keeps a task id from being a path.
+func validTask(id string) bool {
+	for _, c := range id {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' {
+			return false
+		}
+	}
+	return id != "" && len(id) <= api.MaxName
+}
 
-// Discard removes the stage of an import that ended without being published.
-func (m *Import) Discard() error { panic("skeleton") }
+// exists says whether there is a target; it must be a regular file.
+func (r *run) exists() (bool, error) {
+	id, err := identify(int(r.dir.Fd()), r.base)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, local(err, "looking at the target")
+	case !id.regular():
+		return false, fail(api.NotRegular, nil, "target %q is there and is not a regular file", r.Name)
+	}
+	return true, nil
+}
+
+// compare ends a create onto a target that is there: done if its content is the
+// source's, else refused. Nothing is fetched.
+func (r *run) compare(ctx context.Context) (api.ImportResult, error) {
+	var none api.ImportResult
+	f, err := openAt(r.dir, r.base, r.Name)
+	if err != nil {
+		return none, err
+	}
+	defer f.Close()
+	src, err := newSource(f)
+	if err != nil {
+		return none, err
+	}
+	counter := r.Report.Progress(r.Name, "compare", "bytes", src.id.size)
+	defer counter.End()
+	sc, tree := scanner{src: src}, Tree{}
+	differs := fail(api.Exists, nil, "target %q is there with other content", r.Name)
+	digest, err := r.windows(ctx, nil, func(file File, e Entry) error {
+		if file.Size != src.id.size {
+			return differs
+		}
+		for n := e.N; n < e.N+e.Count; n++ {
+			v, zero, err := sc.piece(ctx, n)
+			switch {
+			case codeOf(err) == api.SourceChanged:
+				return fail(api.TargetChanged, err, "target %q changed while it was compared", r.Name)
+			case err != nil:
+				return err
+			case zero != e.Zero || !zero && v != e.Value:
+				return differs
+			}
+			tree.Add(v)
+			counter.Add(PieceLen(n, src.id.size))
+		}
+		return nil
+	})
+	if err != nil {
+		return none, err
+	}
+	r.file, r.digest = File{Size: src.id.size}, FormatDigest(tree.Root())
+	if err := r.agree(digest); err != nil {
+		return none, err
+	}
+	r.bytes.carried = src.id.size
+	return r.result(api.TargetThere), nil
+}
+
+// agree compares the computed digest with the source's and the expected one.
+func (r *run) agree(stated string) error {
+	if r.digest != stated {
+		return badManifest("its digest %s is not the one of its values, %s", stated, r.digest)
+	}
+	if r.Expect != "" && r.Expect != r.digest {
+		return fail(api.DigestMismatch, nil, "the source has the digest %s, expected was %s", r.digest, r.Expect)
+	}
+	return nil
+}
+
+// result sums up; see api.ImportResult.
+func (r *run) result(target string) api.ImportResult {
+	sum := r.counters()
+	res := api.ImportResult{
+		Digest: r.digest, Size: r.file.Size,
+		Bytes: api.Bytes{Fetched: r.bytes.fetched, Hole: r.bytes.hole, Carried: r.bytes.carried},
+		Wire:  sum.Wire, Attempts: sum.Attempts, Cuts: sum.Cuts, Seconds: sum.Seconds,
+		Verified: r.Verify, Target: target,
+	}
+	if res.Seconds > 0 {
+		res.Rate = float64(res.Size) / res.Seconds
+	}
+	return res
+}
+
+// counters are those of this start and the earlier ones.
+func (r *run) counters() counters {
+	sum := counters{Wire: r.wire.Load(), Attempts: r.attempts.Load(), Cuts: r.cuts.Load(), Seconds: time.Since(r.started).Seconds()}
+	if r.st != nil {
+		sum = sum.plus(r.st.before)
+	}
+	return sum
+}
+
+func (r *run) close() {
+	if r.st != nil {
+		r.st.close()
+	}
+	if r.stages != nil {
+		r.stages.Close()
+	}
+	r.dir.Close()
+}
+
+// spoiled removes a stage whose sync failed.
+func (r *run) spoiled(err error) error {
+	if err != nil && r.st != nil && r.st.tainted() {
+		r.Report.Log("error", r.Name, "syncing the stage did not work: nothing of it can be trusted, it is removed")
+		if derr := r.st.discard(r.stages, r.Dir); derr != nil {
+			return errors.Join(err, derr)
+		}
+	}
+	return err
+}

@@ -1,28 +1,313 @@
 package transfer
 
-import "os"
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
 
-// StageDir is the folder at a resource's root that holds stages. It is hidden
-// from lists and refused as a path.
-const StageDir = ".gantry"
+	"gantry/api"
+	"gantry/internal/atomicfile"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files in the task folder of an import.
+const (
+	stageRecord    = "stage.json"    // which file is the stage; durable before the stage is written
+	pieceMap       = "pieces.map"    // slots; extended only after fdatasync of the stage
+	countersRecord = "counters.json" // for the result; its loss costs nothing
+	resultRecord   = "result.json"   // durable before the state publishing
+)
+
+const stageVersion = 1
+
+// Between two extensions of the piece map lie at most this many bytes and this
+// time. The map is needed only after a power cut: what a killed process wrote is
+// in the page cache, and pieces that the map does not list are hashed again, not
+// fetched again. Each extension waits for the disk, so it is rare.
+const (
+	mapBytes = 256 << 20
+	mapTime  = 5 * time.Second
+)
 
 // StageID identifies a stage: inode and birth time, which no other file of the
-// same file system ever has.
+// same file system ever has (where the file system keeps no birth times, Btime
+// is zero and the inode alone has to do).
 type StageID struct {
-	Dev   uint64 `json:"dev"`
-	Ino   uint64 `json:"ino"`
-	Btime int64  `json:"btime"` // nanoseconds since 1970
+	Ino   uint64
+	Btime time.Time
 }
 
-// ReadStage returns the stage recorded in the task folder dir; ok is false when
-// there is none.
-func ReadStage(dir string) (id StageID, ok bool, err error) { panic("skeleton") }
+// staged is the stage record.
+type staged struct {
+	V       int       `json:"v"`
+	Name    string    `json:"name"` // in StageDir
+	Ino     uint64    `json:"ino"`
+	Btime   time.Time `json:"btime"`
+	Size    int64     `json:"size"`
+	Carried bool      `json:"carried"` // taken over from another task
+}
 
-// Sweep removes the stages in root's StageDir for which orphan returns true.
-// Files that are not recorded as a stage must be answered with false: Sweep
-// itself knows no names. It returns how many it removed.
-func Sweep(root *os.Root, orphan func(StageID) bool) (removed int, err error) { panic("skeleton") }
+// counters are what a result tells of all starts of a task.
+type counters struct {
+	Wire     int64   `json:"wire"`
+	Attempts int64   `json:"attempts"`
+	Cuts     int64   `json:"cuts"`
+	Seconds  float64 `json:"seconds"`
+}
 
-// Key returns a key that is equal for two targets that are the same file or
-// name: device and inode of the folder, and the last part of name.
-func Key(root *os.Root, name string) (string, error) { panic("skeleton") }
+func (c counters) plus(d counters) counters {
+	return counters{c.Wire + d.Wire, c.Attempts + d.Attempts, c.Cuts + d.Cuts, c.Seconds + d.Seconds}
+}
+
+// stage is the file that will be the target, and what is known of its pieces.
+type stage struct {
+	staged
+	f       *os.File
+	known   *slots
+	resumed bool
+	before  counters
+	hook    func(op string) error // nil, or fails an operation for a test
+	sum     func() counters
+
+	sync sync.Mutex // held while the map is extended
+
+	mu    sync.Mutex
+	fresh []Entry // written since the map was extended
+	since time.Time
+	taint bool // a sync failed
+}
+
+// openStages opens StageDir, making it when needed, and refuses a target that
+// cannot be reached from it by rename.
+func (r *run) openStages() error {
+	root, err := r.Root.Open(".")
+	if err != nil {
+		return local(err, "opening the resource")
+	}
+	defer root.Close()
+	r.stages, err = openStageDir(root, true)
+	if err != nil {
+		return err
+	}
+	from, err := identify(int(r.stages.Fd()), "")
+	if err != nil {
+		return local(err, "looking at %s", StageDir)
+	}
+	to, err := identify(int(r.dir.Fd()), "")
+	if err != nil {
+		return local(err, "looking at the target's folder")
+	}
+	if from.dev != to.dev || from.mount != to.mount {
+		return fail(api.BadFileSystem, nil, "the folder of %q is on another file system than the resource", r.Name)
+	}
+	return nil
+}
+
+// openStageDir opens StageDir below root, which must be a folder of our own.
+func openStageDir(root *os.File, create bool) (*os.File, error) {
+	const how = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(int(root.Fd()), StageDir, how, 0)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		if err := unix.Mkdirat(int(root.Fd()), StageDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, local(err, "making %s", StageDir)
+		}
+		if err := atomicfile.SyncFile(root, "transfer.stage.mkdir"); err != nil {
+			return nil, local(err, "making %s", StageDir)
+		}
+		fd, err = unix.Openat(int(root.Fd()), StageDir, how, 0)
+	}
+	if err != nil {
+		return nil, local(err, "opening %s", StageDir)
+	}
+	d := os.NewFile(uintptr(fd), StageDir)
+	id, err := identify(fd, "")
+	if err == nil && id.uid != uint32(os.Geteuid()) {
+		err = fail(api.Denied, nil, "%s belongs to uid %d", StageDir, id.uid)
+	}
+	if err == nil && id.mode&0o777 != 0o700 {
+		err = d.Chmod(0o700)
+	}
+	if err != nil {
+		d.Close()
+		return nil, local(err, "opening %s", StageDir)
+	}
+	return d, nil
+}
+
+// begin is called with the first line of the manifest: it takes up the stage of
+// an earlier run or makes one, and asks for space.
+func (r *run) begin(file File) error {
+	r.file = file
+	st := &stage{hook: r.hook, sum: r.counters, since: time.Now()}
+	err := st.resume(r.stages, r.Dir, file.Size)
+	if err == nil && st.f == nil {
+		err = st.create(r.stages, r.Dir, r.Task, file.Size, r.Mode == api.ModeCreate)
+	}
+	if err == nil {
+		err = st.prepare(r.Dir)
+	}
+	r.st = st
+	if err != nil {
+		return local(err, "opening the stage")
+	}
+	return r.space()
+}
+
+// space refuses a file that cannot fit. That it does not refuse promises
+// nothing: the source may err, and others write too.
+func (r *run) space() error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(r.stages.Fd()), &st); err != nil {
+		return local(err, "asking for space")
+	}
+	id, err := identify(int(r.st.f.Fd()), "")
+	if err != nil {
+		return local(err, "looking at the stage")
+	}
+	free := int64(st.Bavail) * st.Frsize
+	if need := r.file.Data - id.blocks*512; need > free {
+		return fail(api.NoSpace, nil, "%q needs %d bytes more, %d are free", r.Name, need, free)
+	}
+	return nil
+}
+
+// resume opens the recorded stage, if there is one that is still the file that
+// was recorded. One of another size is removed: the source is another.
+func (s *stage) resume(stages *os.File, dir string, size int64) error {
+	rec, ok, err := readStaged(dir)
+	if err != nil || !ok {
+		return err
+	}
+	f, err := rec.open(stages)
+	if err != nil || f == nil {
+		return err
+	}
+	s.staged, s.f, s.resumed = rec, f, true
+	if rec.Size != size {
+		f.Close()
+		s.f, s.resumed = nil, false
+		return s.discard(stages, dir)
+	}
+	return nil
+}
+
+// open returns the recorded stage, nil when it is gone.
+func (rec staged) open(stages *os.File) (*os.File, error) {
+	fd, err := unix.Openat(int(stages.Fd()), rec.Name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, local(err, "opening the stage")
+	}
+	f := os.NewFile(uintptr(fd), rec.Name)
+	id, err := identify(fd, "")
+	// It has no size between the record and its first truncate.
+	if err == nil && (id.is(rec.Ino, rec.Btime, rec.Size) || id.is(rec.Ino, rec.Btime, 0)) {
+		return f, nil
+	}
+	f.Close()
+	return nil, local(err, "looking at the stage")
+}
+
+// create makes an empty stage. Its last step is the record: a file without a
+// record is never written to.
+func (s *stage) create(stages *os.File, dir, task string, size int64, exclusive bool) error {
+	name, temp := task+".stage", task+".new"
+	for _, left := range []string{name, temp} {
+		if err := removeEmpty(stages, left); err != nil {
+			return err
+		}
+	}
+	fd, err := unix.Openat(int(stages.Fd()), temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("creating the stage: %w", err)
+	}
+	s.f = os.NewFile(uintptr(fd), name)
+	// The rename proves that the file system can do what create ends with.
+	flags := uint(0)
+	if exclusive {
+		flags = atomicfile.NoReplace
+	}
+	switch err := atomicfile.Rename(stages, temp, stages, name, flags, "transfer.stage.rename"); {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		unix.Unlinkat(int(stages.Fd()), temp, 0)
+		return fail(api.BadFileSystem, err, "the file system cannot rename without replacing")
+	case err != nil:
+		return fmt.Errorf("naming the stage: %w", err)
+	}
+	if err := atomicfile.SyncFile(stages, "transfer.stage.dirsync"); err != nil {
+		return err
+	}
+	id, err := identify(fd, "")
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(dir, pieceMap)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing an old piece map: %w", err)
+	}
+	s.staged = staged{V: stageVersion, Name: name, Ino: id.ino, Btime: id.btime, Size: size}
+	return s.record(dir)
+}
+
+// removeEmpty removes what a crash between making and recording a stage left:
+// a file that has our task's name and nothing in it.
+func removeEmpty(stages *os.File, name string) error {
+	id, err := identify(int(stages.Fd()), name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && (!id.regular() || id.size != 0 || id.blocks != 0) {
+		return fail(api.IO, nil, "%s/%s is there and no record says whose it is", StageDir, name)
+	}
+	if err == nil {
+		err = unix.Unlinkat(int(stages.Fd()), name, 0)
+	}
+	return err
+}
+
+func (s *stage) record(dir string) error {
+	data, err := json.Marshal(s.staged)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(filepath.Join(dir, stageRecord), data, 0o600, "transfer.stage.record")
+}
+
+// prepare gives the stage its size and opens the piece map.
+func (s *stage) prepare(dir string) error {
+	if err := s.f.Truncate(s.Size); err != nil {
+		return fmt.Errorf("giving the stage its size: %w", err)
+	}
+	var err error
+	if s.known, err = openSlots(filepath.Join(dir, pieceMap)); err != nil {
+		return err
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, countersRecord)); err == nil && json.Unmarshal(data, &s.before) != nil {
+		s.before = counters{} // torn by a crash: the result tells of fewer starts
+	}
+	return nil
+}
+
+func readStaged(dir string) (rec staged, ok bool, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, stageRecord))
+	if errors.Is(err, fs.ErrNotExist) {
+		return rec, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &rec)
+	}
+	if err == nil && rec.V != stageVersion {
+		err = fmt.Errorf("version %d, this program knows %d", rec.V, stageVersion)
+	}
+	if err != nil {
+		return rec, false, fmt.Errorf("reading the stage record: %w", err)
+	}
+	return rec, true, nil
+}

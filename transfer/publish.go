@@ -1,0 +1,285 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"gantry/api"
+	"gantry/internal/atomicfile"
+	"gantry/internal/failpoint"
+
+	"golang.org/x/sys/unix"
+)
+
+// publish puts the complete stage in the target's place:
+//
+//  1. fsync the stage, then its directory
+//  2. the digest is the source's (pull compared it), and what is on disk, if asked
+//  3. Commit; result and state publishing on disk: the point of no return
+//  4. rename (create: without replacing), fsync both directories
+//
+// The result record and the message to the source are the caller's.
+func (r *run) publish(ctx context.Context) (api.ImportResult, error) {
+	var none api.ImportResult
+	r.counter.SetPhase("publish")
+	target, err := r.attributes()
+	if err != nil {
+		return none, err
+	}
+	if err := r.syncStage(); err != nil {
+		return none, err
+	}
+	if r.Verify == VerifyDisk {
+		if err := r.readBack(ctx); err != nil {
+			return none, err
+		}
+	}
+	id, err := identify(int(r.st.f.Fd()), "")
+	if err != nil {
+		return none, local(err, "looking at the stage")
+	}
+	p := api.Publishing{Digest: r.digest, Ino: id.ino, Btime: id.btime, Size: id.size}
+	result := r.result(target)
+	if err := r.commit(ctx, p, result); err != nil {
+		return none, err
+	}
+	if err := r.place(p, r.st.Name); err != nil {
+		return none, err
+	}
+	return result, nil
+}
+
+// attributes gives the stage mode, owner and time, and says what the target will
+// have been. A replaced file's mode and owner are kept where the system allows.
+func (r *run) attributes() (target string, err error) {
+	target = api.TargetCreated
+	perm := r.Perm.Perm()
+	fd := int(r.st.f.Fd())
+	old, err := identify(int(r.dir.Fd()), r.base)
+	switch {
+	case err == nil && r.Mode == api.ModeReplace:
+		target, perm = api.TargetReplaced, os.FileMode(old.mode&0o777)
+		if !old.regular() {
+			return "", fail(api.NotRegular, nil, "target %q is there and is not a regular file", r.Name)
+		}
+		if err := r.own(fd, old); err != nil {
+			r.Report.Log("warn", r.Name, "the new file has not the owner of the old one: "+err.Error())
+		}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", local(err, "looking at the target")
+	}
+	if err := unix.Fchmod(fd, uint32(perm)); err != nil {
+		return "", local(err, "giving the stage its mode")
+	}
+	mtime := unix.NsecToTimespec(r.file.MTime.UnixNano())
+	err = unix.UtimesNanoAt(int(r.stages.Fd()), r.st.Name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		r.Report.Log("warn", r.Name, "the new file has not the time of its source: "+err.Error())
+	}
+	return target, nil
+}
+
+// own gives the stage the old file's owner and group, or at least the group.
+func (r *run) own(fd int, old identity) error {
+	now, err := identify(fd, "")
+	if err != nil || now.uid == old.uid && now.gid == old.gid {
+		return err
+	}
+	err = unix.Fchown(fd, int(old.uid), int(old.gid))
+	if err != nil && unix.Fchown(fd, -1, int(old.gid)) == nil && now.uid == old.uid {
+		return nil
+	}
+	return err
+}
+
+func (r *run) syncStage() error {
+	err := r.st.op("fsync")
+	if err == nil {
+		err = atomicfile.SyncFile(r.st.f, "transfer.publish.sync")
+	}
+	if err != nil {
+		return local(r.st.failedSync(err), "syncing the stage")
+	}
+	return local(atomicfile.SyncFile(r.stages, "transfer.publish.stagedir"), "syncing the stage's folder")
+}
+
+// readBack reads the stage from the disk and compares it with the proved values.
+func (r *run) readBack(ctx context.Context) error {
+	r.counter.SetPhase("verify")
+	// Pages that are clean, as all are after fsync, are dropped by this.
+	if err := unix.Fadvise(int(r.st.f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		return local(err, "dropping the stage from memory")
+	}
+	buf, tree := make([]byte, PieceSize), Tree{}
+	whole := Pieces(r.file.Size) == 1
+	for n := range Pieces(r.file.Size) {
+		if ctx.Err() != nil {
+			return cancelled(ctx)
+		}
+		piece := buf[:PieceLen(n, r.file.Size)]
+		data, err := r.st.read(n, piece)
+		switch {
+		case err != nil:
+			return err
+		case data:
+			tree.Add(HashPiece(piece, n, whole))
+		default:
+			tree.Add(ZeroValue(n, int64(len(piece)), whole))
+		}
+	}
+	if d := FormatDigest(tree.Root()); d != r.digest {
+		return fail(api.CorruptPiece, nil, "the disk of the target gives back other bytes than were written to it (%s)", d)
+	}
+	return nil
+}
+
+// commit is the point of no return. The caller's Commit comes first, so that
+// from here on nobody is told that the import could be cancelled.
+func (r *run) commit(ctx context.Context, p api.Publishing, result api.ImportResult) error {
+	data, err := json.Marshal(result)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.WriteFile(filepath.Join(r.Dir, resultRecord), data, 0o600, "transfer.publish.result"); err != nil {
+		return local(err, "writing the result")
+	}
+	if ctx.Err() != nil {
+		return cancelled(ctx)
+	}
+	if r.Commit != nil {
+		if err := r.Commit(); err != nil {
+			return err
+		}
+	}
+	if err := failpoint.Hit("transfer.publish.state"); err != nil {
+		return local(err, "recording the state")
+	}
+	if err := r.Report.State(api.StatePublishing, p); err != nil {
+		return fmt.Errorf("recording the state: %w", err)
+	}
+	return local(failpoint.HitAfter("transfer.publish.state"), "recording the state")
+}
+
+// place renames the stage, whose name is name, to the target. A rename that
+// reports an error may have happened: the target's inode tells.
+func (r *run) place(p api.Publishing, name string) error {
+	flags := uint(0)
+	if r.Mode == api.ModeCreate {
+		flags = atomicfile.NoReplace
+	}
+	err := atomicfile.Rename(r.stages, name, r.dir, r.base, flags, "transfer.publish.rename")
+	if err != nil {
+		ours, ierr := r.ours(p)
+		switch {
+		case ierr != nil:
+			return errors.Join(ErrUnsettled, err, ierr)
+		case ours:
+		case errors.Is(err, fs.ErrExist):
+			return fail(api.Exists, err, "target %q appeared while it was copied", r.Name)
+		default:
+			return local(err, "publishing %q", r.Name)
+		}
+	}
+	return r.settle()
+}
+
+// ours says whether the target is the published file.
+func (r *run) ours(p api.Publishing) (bool, error) {
+	id, err := identify(int(r.dir.Fd()), r.base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && id.is(p.Ino, p.Btime, p.Size), err
+}
+
+// settle makes the rename durable. The target is published already, so a failure
+// must not end as failed: a second attempt on fresh descriptors, then
+// ErrUnsettled.
+func (r *run) settle() error {
+	err := r.syncDirs()
+	if err == nil {
+		return nil
+	}
+	r.Report.Log("warn", r.Name, "syncing the folders after publishing: "+err.Error())
+	fresh, base, err := openParent(r.Root, r.Name)
+	if err != nil {
+		return errors.Join(ErrUnsettled, err)
+	}
+	r.dir.Close()
+	r.dir, r.base = fresh, base
+	if err := r.syncDirs(); err != nil {
+		return errors.Join(ErrUnsettled, err)
+	}
+	return nil
+}
+
+func (r *run) syncDirs() error {
+	if err := atomicfile.SyncFile(r.dir, "transfer.publish.targetdir"); err != nil {
+		return err
+	}
+	return atomicfile.SyncFile(r.stages, "transfer.publish.leavedir")
+}
+
+// Recover ends a publication that a crash interrupted; p is the detail of the
+// task's last state. The files are known by inode, birth time and size, never by
+// name: the target is ours, then all is done but to say so; or the stage is
+// ours, then it is placed; or neither, then the code is target_changed. Run must
+// not be called for such a task.
+func (m *Import) Recover(p api.Publishing) (api.ImportResult, error) {
+	var none api.ImportResult
+	r, err := m.prepare()
+	if err != nil {
+		return none, err
+	}
+	defer r.close()
+	if err := r.openStages(); err != nil {
+		return none, err
+	}
+	ours, err := r.ours(p)
+	if err != nil {
+		return none, local(err, "looking at the target")
+	}
+	if ours {
+		err = r.settle()
+	} else {
+		err = r.placeAgain(p)
+	}
+	if err != nil {
+		return none, err
+	}
+	return r.recorded(p)
+}
+
+// placeAgain finds the stage and places it.
+func (r *run) placeAgain(p api.Publishing) error {
+	names, err := stageNames(r.stages)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		id, err := identify(int(r.stages.Fd()), name)
+		if err == nil && id.is(p.Ino, p.Btime, p.Size) {
+			return r.place(p, name)
+		}
+	}
+	return fail(api.TargetChanged, nil, "target %q is neither the published file nor is its stage left: somebody else changed it since", r.Name)
+}
+
+// recorded is the result as it was written before the point of no return.
+func (r *run) recorded(p api.Publishing) (res api.ImportResult, err error) {
+	data, err := os.ReadFile(filepath.Join(r.Dir, resultRecord))
+	if err == nil {
+		err = json.Unmarshal(data, &res)
+	}
+	if err != nil || res.Digest != p.Digest {
+		// The file is published all the same; its history is lost.
+		r.Report.Log("warn", r.Name, "the record of the result cannot be read, only size and digest are known")
+		res = api.ImportResult{Digest: p.Digest, Size: p.Size, Verified: r.Verify}
+	}
+	return res, nil
+}
