@@ -271,3 +271,22 @@ func receive[T any](t testing.TB, ch <-chan T) T {
 }
 
 func ok(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }
+
+// changing is a handler that subtests replace.
+type changing struct {
+	mu sync.Mutex
+	h  http.HandlerFunc
+}
+
+func (c *changing) Set(h http.HandlerFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.h = h
+}
+
+func (c *changing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	h := c.h
+	c.mu.Unlock()
+	h(w, r)
+}

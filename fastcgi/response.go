@@ -24,6 +24,8 @@ type response struct {
 	req    *request
 	isHead bool
 
+	over bool // done, for SetWriteDeadline; guarded by c.w.deadlineMu
+
 	// guarded by mu
 	mu      sync.Mutex
 	header  http.Header
@@ -263,13 +265,7 @@ func (w *response) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline bounds writes of this reply, within Limits.WriteTimeout for
 // each. A write that fails by it ends the connection.
 func (w *response) SetWriteDeadline(t time.Time) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.done {
-		return errDone
-	}
-	w.c.w.setDeadline(t)
-	return nil
+	return w.c.w.setDeadline(t, &w.over)
 }
 
 // EnableFullDuplex has nothing to do.

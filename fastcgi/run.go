@@ -54,7 +54,7 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 		c.complain("FastCGI reply shorter than its Content-Length", "request", describe(req.http))
 	}
 
-	c.w.setDeadline(time.Time{})
+	c.w.endDeadline(&w.over)
 	c.w.mu.Lock()
 	keep := c.detach(req)
 	stopped, err := w.stopped(), error(nil)

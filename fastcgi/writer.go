@@ -163,14 +163,28 @@ func (w *recordWriter) disarm() {
 	w.latest = time.Time{}
 }
 
-// setDeadline takes the handler's deadline, also for a write that is going on.
-func (w *recordWriter) setDeadline(t time.Time) {
+// setDeadline takes the handler's deadline, also for a write that is going on:
+// deadlineMu is all it needs. over tells, under that lock, that the handler has
+// returned.
+func (w *recordWriter) setDeadline(t time.Time, over *bool) error {
 	w.deadlineMu.Lock()
 	defer w.deadlineMu.Unlock()
+	if *over {
+		return errDone
+	}
 	w.handler = t
 	if !w.latest.IsZero() {
 		w.apply()
 	}
+	return nil
+}
+
+// endDeadline drops the handler's deadline for good.
+func (w *recordWriter) endDeadline(over *bool) {
+	w.deadlineMu.Lock()
+	defer w.deadlineMu.Unlock()
+	*over = true
+	w.handler = time.Time{}
 }
 
 func (w *recordWriter) apply() {
