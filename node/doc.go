@@ -10,7 +10,7 @@
 // stop at a safe point and go on at the next start under the same id. A test
 // may hold the parts:
 //
-//	n, err := node.New(ctx, cfg, node.Options{Log: logger})
+//	n, err := node.New(cfg, node.Options{Log: logger})
 //	srv := &fastcgi.Server{Handler: n.Handler()}
 //	err = n.Close(ctx)
 //

@@ -34,10 +34,7 @@ func (s *Shell) checkFront(r *http.Request, params access.Getter) error {
 	if !ok || !slices.Contains(s.config.Front.UIDs, peer.UID) {
 		return api.BadFront.Err("requests are taken from the front only")
 	}
-	if err := s.config.Front.Token.Check(params); err != nil {
-		return api.BadFront.Err("the front did not present its token")
-	}
-	return nil
+	return s.config.Front.Token.Check(params)
 }
 
 // ErrRevoked is the cause of a context that ended because its caller may no

@@ -9,18 +9,7 @@ import (
 	"gantry/api"
 	"gantry/feedback"
 	"gantry/pki"
-	"gantry/transfer"
 )
-
-// renamed maps codes of package transfer to those of the code table where the
-// two differ. A test holds it complete.
-var renamed = map[string]*api.Code{
-	transfer.CodeDenied:      api.Denied,
-	transfer.CodeUnsupported: api.BadFileSystem,
-	transfer.CodeIO:          api.IO,
-	transfer.CodeUnreachable: api.PeerLost,
-	transfer.CodeCancelled:   api.CancelledBy,
-}
 
 // Wire is the wire error that err means: the one place where errors of Go
 // become codes. What has no code of its own is internal, and its text stays in
@@ -31,9 +20,6 @@ func Wire(err error) *feedback.Error {
 	}
 	if e, ok := errors.AsType[*feedback.Error](err); ok {
 		return e
-	}
-	if e, ok := errors.AsType[*transfer.Error](err); ok {
-		return fromTransfer(e)
 	}
 	if e, ok := errors.AsType[*pki.Error](err); ok {
 		return api.CodeOf(e.Code).Err(e.Error())
@@ -54,16 +40,6 @@ func Wire(err error) *feedback.Error {
 		return api.NoSpace.Err("the file system is full")
 	}
 	return api.Internal.Err("the node could not do it")
-}
-
-func fromTransfer(e *transfer.Error) *feedback.Error {
-	c, ok := renamed[e.Code]
-	if !ok {
-		c = api.CodeOf(e.Code)
-	}
-	wire := c.Err(e.Message)
-	wire.Retryable = wire.Retryable || e.Retryable
-	return wire
 }
 
 // problem renders the wire error as a reply. It is the only function of the
