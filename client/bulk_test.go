@@ -13,8 +13,8 @@ import (
 	"gantry/api"
 	"gantry/client"
 	"gantry/feedback"
-	"gantry/transfer"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -61,8 +61,8 @@ func TestContent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := node(t, func(w http.ResponseWriter, r *http.Request) {
-				require.Equal(t, "bytes=4-9", r.Header.Get("Range"))
-				require.Equal(t, "secret", r.Header.Get(api.TicketHeader))
+				assert.Equal(t, "bytes=4-9", r.Header.Get("Range"))
+				assert.Equal(t, "secret", r.Header.Get(api.TicketHeader))
 				tt.answer(w, r)
 			}, nil)
 			body, err := c.Content(t.Context(), taskID, "secret", 4, 6)
@@ -128,7 +128,7 @@ func TestManifestQueries(t *testing.T) {
 	src := client.Source{Client: c, Task: taskID}
 	for _, open := range []func() (io.ReadCloser, error){
 		func() (io.ReadCloser, error) { return src.Window(t.Context(), 64, 32) },
-		func() (io.ReadCloser, error) { return src.Rehash(t.Context(), []int64{3, 9}) },
+		func() (io.ReadCloser, error) { return src.Rehash(t.Context(), 9) },
 	} {
 		body, err := open()
 		require.NoError(t, err)
@@ -137,10 +137,10 @@ func TestManifestQueries(t *testing.T) {
 		require.Equal(t, `{"kind":"window","next":1}`+"\n", string(text))
 		body.Close()
 	}
-	require.Equal(t, []string{"from=64&n=32", "piece=3%2C9&rehash=1"}, asked)
+	require.Equal(t, []string{"from=64&n=32", "piece=9&rehash=1"}, asked)
 }
 
-// TestSourceErrors: what ends an import, and what is a broken connection.
+// TestSourceErrors: what carries a code, and what is a broken connection.
 func TestSourceErrors(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -150,10 +150,10 @@ func TestSourceErrors(t *testing.T) {
 		{"502", page(502), ""},
 		{"HTML", page(200), ""},
 		{"cut", breaks(), ""},
-		{"draining", func(w http.ResponseWriter, _ *http.Request) { refuse(w, api.Draining, "") }, ""},
+		{"draining", func(w http.ResponseWriter, _ *http.Request) { refuse(w, api.Draining, "") }, "draining"},
 		{"source changed", func(w http.ResponseWriter, _ *http.Request) { refuse(w, api.SourceChanged, "") }, "source_changed"},
 		{"unknown task", unknownHere, "unknown_task"},
-		{"403 of a front", page(403), transfer.CodeUnreachable},
+		{"403 of a front", page(403), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -164,13 +164,11 @@ func TestSourceErrors(t *testing.T) {
 				body.Close()
 			}
 			require.Error(t, err)
-			e, ok := errors.AsType[*transfer.Error](err)
-			if tt.code == "" {
-				require.True(t, !ok || e.Retryable, "%v", err)
-				return
+			e, ok := errors.AsType[*feedback.Error](err)
+			require.Equal(t, tt.code != "", ok, "%v", err)
+			if ok {
+				require.Equal(t, tt.code, e.Code)
 			}
-			require.True(t, ok && !e.Retryable, "%v", err)
-			require.Equal(t, tt.code, e.Code)
 		})
 	}
 }

@@ -1,0 +1,94 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"gantry/api"
+	"gantry/client"
+)
+
+// copy exports at one node and imports at the other. The outcome is the
+// import's: what the export says means only that the reader said so.
+func (r *run) copy(ctx context.Context) (api.Raw, error) {
+	if final, ok := r.finals[r.j.Tasks[roleImport].Request.ID]; ok {
+		return valueOf(r.j.Spec.To.Node, final)
+	}
+	exporting, leave := context.WithCancel(ctx)
+	defer leave()
+	export := r.startExport(exporting)
+	if err := export.begun(ctx); err != nil && !r.j.Tasks[roleImport].Sent {
+		return nil, err
+	}
+	if _, over := r.finals[r.j.Tasks[roleExport].Request.ID]; over && !r.j.Tasks[roleImport].Sent {
+		export.wait(courtesy)
+		if export.err != nil {
+			return nil, export.err // nobody can import from it any more
+		}
+	}
+	// The user may cancel while the import has not begun: then it never will.
+	if r.cancelled() && !r.j.Tasks[roleImport].Sent {
+		r.drop(ctx, roleExport)
+		return nil, api.CancelledBy.Err("cancelled before the import began")
+	}
+	stop := r.background(ctx, func(ctx context.Context) { r.onCancel(ctx, roleImport) })
+	value, err := r.follow(ctx, roleImport, nil)
+	stop()
+	switch _, unknown := errors.AsType[*client.UnknownError](err); {
+	case err == nil:
+		// The import tells the export that it is done; its last records are
+		// worth a moment, but not the outcome.
+		export.wait(courtesy)
+	case ctx.Err() == nil && !unknown:
+		r.drop(ctx, roleExport)
+		export.wait(courtesy)
+	}
+	return value, err
+}
+
+// exporting is the export of a job, followed beside it.
+type exporting struct {
+	started chan struct{} // closed when it is known to exist
+	ended   chan struct{} // closed when its following has ended
+	err     error         // set before ended is closed
+}
+
+func (r *run) startExport(ctx context.Context) *exporting {
+	e := &exporting{started: make(chan struct{}), ended: make(chan struct{})}
+	begun := sync.OnceFunc(func() { close(e.started) })
+	r.work.Go(func() {
+		defer close(e.ended)
+		_, e.err = r.follow(ctx, roleExport, begun)
+	})
+	return e
+}
+
+// begun waits until the export exists: before, an importer that asks for it
+// would be refused.
+func (e *exporting) begun(ctx context.Context) error {
+	select {
+	case <-e.started:
+		return nil
+	case <-e.ended:
+		select {
+		case <-e.started:
+			return nil
+		default:
+			return e.err
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// wait waits for the export's end, at most d.
+func (e *exporting) wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-e.ended:
+	case <-timer.C:
+	}
+}
