@@ -96,10 +96,10 @@ func (s *Server) admit(nc net.Conn) {
 	closing := s.closing
 	s.mu.Unlock()
 	if !ok {
-		nc.Close()
 		if !closing {
 			s.complain("connections", "FastCGI connection refused", "reason", "too many connections")
 		}
+		nc.Close()
 		return
 	}
 	go c.serve() // removes itself from conns, which Shutdown watches
