@@ -19,7 +19,7 @@ import (
 // handshake runs one between the two configurations and returns both ends'
 // errors. In TLS 1.3 a client finishes before the server has judged it, so a
 // byte goes each way.
-func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error, state tls.ConnectionState) {
+func handshake(t *testing.T, client, server *tls.Config) (state tls.ConnectionState, clientErr, serverErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func handshake(t *testing.T, client, server *tls.Config) (clientErr, serverErr e
 	clientErr = greet(c)
 	state = c.ConnectionState()
 	raw.Close()
-	return clientErr, <-done, state
+	return state, clientErr, <-done
 }
 
 func echo(c *tls.Conn) error {
@@ -88,7 +88,7 @@ func TestTLSBetweenClientAndFront(t *testing.T) {
 			// A cache that somebody adds must stay empty: no tickets.
 			client.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 			for range 2 {
-				clientErr, serverErr, state := handshake(t, client, pki.ServerTLS(front))
+				state, clientErr, serverErr := handshake(t, client, pki.ServerTLS(front))
 				require.NoError(t, clientErr)
 				require.NoError(t, serverErr)
 				require.EqualValues(t, tls.VersionTLS13, state.Version)
@@ -98,12 +98,12 @@ func TestTLSBetweenClientAndFront(t *testing.T) {
 		})
 	}
 	t.Run("G107 right CA, other fingerprint", func(t *testing.T) {
-		err, _, _ := handshake(t, pki.ClientTLS(ann, "alpha", []string{strangers}), pki.ServerTLS(front))
+		_, err, _ := handshake(t, pki.ClientTLS(ann, "alpha", []string{strangers}), pki.ServerTLS(front))
 		requireCode(t, err, pki.CodePin, pin+" is not pinned")
 	})
 	t.Run("another node's front", func(t *testing.T) {
 		beta := a.identity(t, pki.RoleFront, "beta")
-		err, _, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(beta))
+		_, err, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(beta))
 		require.ErrorContains(t, err, "certificate is valid for beta, not alpha")
 	})
 	t.Run("a front with our name among its hosts", func(t *testing.T) {
@@ -114,17 +114,17 @@ func TestTLSBetweenClientAndFront(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "key.pem"), leaf.KeyPEM, 0o600))
 		beta, err := load(dir)
 		require.NoError(t, err)
-		err, _, _ = handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(beta))
+		_, err, _ = handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(beta))
 		requireCode(t, err, pki.CodeServer, "belongs to spiffe://demo/front/beta, expected spiffe://demo/front/alpha")
 	})
 	t.Run("a client certificate in a front's place", func(t *testing.T) {
 		node := a.identity(t, pki.RoleNode, "alpha")
-		err, _, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(node))
+		_, err, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(node))
 		require.Error(t, err)
 	})
 	t.Run("another CA of that name", func(t *testing.T) {
 		other := live(t, "demo").identity(t, pki.RoleFront, "alpha")
-		err, _, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(other))
+		_, err, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), pki.ServerTLS(other))
 		var unknown *tls.CertificateVerificationError
 		require.True(t, errors.As(err, &unknown), "%v", err)
 	})
@@ -140,17 +140,17 @@ func TestTLSBetweenClientAndFront(t *testing.T) {
 		require.NoError(t, err)
 		informed := *ann
 		informed.CRL = store
-		err, _, _ = handshake(t, pki.ClientTLS(&informed, "alpha", nil), pki.ServerTLS(front))
+		_, err, _ = handshake(t, pki.ClientTLS(&informed, "alpha", nil), pki.ServerTLS(front))
 		requireCode(t, err, pki.CodeServer, "was revoked")
 	})
 	t.Run("TLS 1.2", func(t *testing.T) {
 		server := pki.ServerTLS(front)
 		server.MinVersion, server.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-		err, _, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), server)
+		_, err, _ := handshake(t, pki.ClientTLS(ann, "alpha", nil), server)
 		require.Error(t, err)
 		client := pki.ClientTLS(ann, "alpha", nil)
 		client.MinVersion, client.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-		_, err, _ = handshake(t, client, pki.ServerTLS(front))
+		_, _, err = handshake(t, client, pki.ServerTLS(front))
 		require.Error(t, err)
 	})
 }
@@ -167,7 +167,7 @@ func TestFrontDemandsACertificate(t *testing.T) {
 	asFront.Certificates = []tls.Certificate{front.Cert}
 	for name, client := range map[string]*tls.Config{"none": none, "of another CA": foreign, "a front's": asFront} {
 		t.Run(name, func(t *testing.T) {
-			clientErr, serverErr, _ := handshake(t, client, pki.ServerTLS(front))
+			_, clientErr, serverErr := handshake(t, client, pki.ServerTLS(front))
 			require.Error(t, clientErr)
 			require.Error(t, serverErr)
 		})

@@ -1,0 +1,153 @@
+package access_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"gantry/access"
+	"gantry/api"
+	"gantry/config"
+	"gantry/pki"
+)
+
+func caller(role, name string) access.Caller {
+	return access.Caller{ID: pki.ID{Cluster: "demo", Role: role, Name: name}}
+}
+
+func grants() []config.Grant {
+	return []config.Grant{
+		{Who: "spiffe://demo/master/*", May: []string{"export", "import:create", "list"}, Resources: []string{"disks", "mail"}},
+		{Who: "spiffe://demo/operator/ann", May: []string{"status", "digest"}, Resources: []string{"*"}},
+		{Who: "spiffe://demo/operator/ann", May: []string{"export"}, Resources: []string{"mail"}},
+		{Who: "spiffe://demo/node/*", May: []string{"status"}},
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	p := access.NewPolicy(grants(), nil)
+	type row struct {
+		who      access.Caller
+		right    api.Right
+		resource string
+		want     bool
+	}
+	allow := func(role, name string, right api.Right, resource string) row {
+		return row{caller(role, name), right, resource, true}
+	}
+	deny := func(role, name string, right api.Right, resource string) row {
+		return row{caller(role, name), right, resource, false}
+	}
+	otherCluster := row{access.Caller{ID: pki.ID{Cluster: "demo2", Role: "master", Name: "m1"}}, api.MayExport, "disks", false}
+	nobody := row{access.Caller{}, api.MayExport, "disks", false}
+	nobodyAtAll := row{access.Caller{}, api.NoRight, "", false}
+	for _, c := range []row{
+		allow("master", "m1", api.MayExport, "disks"),
+		allow("master", "m2", api.MayCreate, "mail"),
+		allow("master", "m1", api.MayList, access.Any),
+		deny("master", "m1", api.MayReplace, "disks"),
+		deny("master", "m1", api.MayExport, "tapes"),
+		deny("master", "m1", api.MayExport, "disk"),
+		deny("master", "m1", api.MayExport, "disks2"),
+		deny("master", "m1", api.MayStatus, ""),
+		deny("operator", "m1", api.MayExport, "disks"),
+
+		allow("operator", "ann", api.MayDigest, "disks"),
+		allow("operator", "ann", api.MayDigest, "whatever"),
+		allow("operator", "ann", api.MayStatus, ""),
+		allow("operator", "ann", api.MayExport, "mail"),
+		deny("operator", "ann", api.MayExport, "disks"),
+		deny("operator", "ann", api.MayExport, "*"),
+		deny("operator", "ann2", api.MayDigest, "disks"),
+		deny("operator", "an", api.MayDigest, "disks"),
+		deny("operator", "bob", api.MayDigest, "disks"),
+		allow("operator", "bob", api.NoRight, ""),
+
+		allow("node", "beta", api.MayStatus, ""),
+		allow("node", "beta", api.MayStatus, "disks"), // not about a resource
+		deny("node", "beta", api.MayList, access.Any),
+		deny("nodes", "beta", api.MayStatus, ""),
+		otherCluster, nobody, nobodyAtAll,
+	} {
+		err := p.Allows(c.who, c.right, c.resource)
+		if c.want {
+			require.NoError(t, err, "%v", c)
+			continue
+		}
+		requireWire(t, err, "forbidden", fmt.Sprintf("no grant gives %s the right %q", c.who.ID, c.right))
+	}
+}
+
+func TestNoGrantsDenyEverything(t *testing.T) {
+	p := access.NewPolicy(nil, nil)
+	for _, right := range api.Rights {
+		require.Error(t, p.Allows(caller("master", "m"), right, "disks"))
+		require.Error(t, p.Allows(caller("master", "m"), right, access.Any))
+	}
+	require.Empty(t, p.Rights(caller("master", "m")))
+}
+
+func TestRights(t *testing.T) {
+	p := access.NewPolicy(grants(), nil)
+	require.Equal(t, []api.Grant{
+		{May: []api.Right{api.MayStatus, api.MayDigest}, Resources: []string{"*"}},
+		{May: []api.Right{api.MayExport}, Resources: []string{"mail"}},
+	}, p.Rights(caller("operator", "ann")))
+	require.Equal(t, []api.Grant{{May: []api.Right{api.MayStatus}, Resources: []string{}}}, p.Rights(caller("node", "beta")))
+	require.Equal(t, []api.Right{api.MayDigest, api.MayExport}, p.RightsOn(caller("operator", "ann"), "mail"))
+	require.Equal(t, []api.Right{api.MayDigest}, p.RightsOn(caller("operator", "ann"), "disks"))
+	require.Empty(t, p.RightsOn(caller("operator", "eve"), "disks"))
+	require.Empty(t, p.RightsOn(caller("node", "beta"), "disks"))
+}
+
+func TestRefusalsAreLoggedOnceAndBounded(t *testing.T) {
+	var out bytes.Buffer
+	p := access.NewPolicy(grants(), slog.New(slog.NewTextHandler(&out, nil)))
+	eve := caller("operator", "eve")
+	for range 5 {
+		require.Error(t, p.Allows(eve, api.MayExport, "disks"))
+	}
+	require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
+	require.Contains(t, out.String(), "caller=spiffe://demo/operator/eve right=export resource=disks")
+	require.Error(t, p.Allows(eve, api.MayExport, "mail"))
+	require.Equal(t, 2, strings.Count(out.String(), "\n"))
+
+	// Ten thousand different ones neither fill the log nor the memory.
+	for i := range 10_000 {
+		err := p.Allows(eve, api.MayExport, fmt.Sprint(i, strings.Repeat("x", 10_000)))
+		require.Less(t, len(err.Error()), 400)
+	}
+	require.Less(t, strings.Count(out.String(), "\n"), 100)
+}
+
+// What config accepts, api defines and pki issues is the same.
+func TestPackagesAgree(t *testing.T) {
+	var rights []string
+	for _, r := range api.Rights {
+		rights = append(rights, string(r))
+	}
+	require.Equal(t, rights, config.Rights)
+	for _, route := range api.Routes {
+		if route.Right != api.NoRight {
+			require.Contains(t, api.Rights, route.Right, route.Path)
+		}
+	}
+	require.Equal(t, pki.MaxName, config.MaxName)
+	require.Equal(t, pki.MaxName, api.MaxName)
+	require.Equal(t, pki.MaxCRL, api.MaxCRL)
+	for _, code := range []string{pki.CodeCertificate, pki.CodeRevoked, pki.CodeCRLStale, pki.CodeCRL} {
+		require.Equal(t, code, api.CodeOf(code).Name)
+	}
+	for _, name := range []string{"a", "7", "a-b", "a_b", "a.b", "", "A", "-a", "a-", "a..b", "a/b", "a*", "ä", "a\n", strings.Repeat("x", 64), strings.Repeat("x", 65)} {
+		_, err := config.ParseCluster("c", fmt.Appendf(nil, "name = %q\n[[node]]\nname = \"n\"\nurl = \"https://n\"\n", name))
+		require.Equal(t, pki.CheckName("name", name) == nil, err == nil, "%q", name)
+	}
+	for _, pin := range []string{"sha256:" + strings.Repeat("a", 64), "sha256:" + strings.Repeat("A", 64), "sha256:", strings.Repeat("a", 64)} {
+		_, err := config.ParseCluster("c", fmt.Appendf(nil, "name = \"c\"\n[[node]]\nname = \"n\"\nurl = \"https://n\"\npins = [%q]\n", pin))
+		require.Equal(t, pki.CheckPin(pin) == nil, err == nil, "%q", pin)
+	}
+}
