@@ -34,7 +34,8 @@ func newRootCommand(e *env) *cobra.Command {
 		}
 		return cmd.Help()
 	}
-	root.AddCommand(newVersionCommand(e))
+	root.AddCommand(newVersionCommand(e), newDemoCommand(e))
+	root.AddCommand(newHiddenCommands(e)...)
 	return root
 }
 
