@@ -1,6 +1,9 @@
 package transfer
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Fast shortens the backoff and the longest silence.
 func (m *Import) Fast() *Import {
@@ -32,3 +35,17 @@ const (
 	PieceMap    = pieceMap
 	ExportSpool = exportSpool
 )
+
+// Hashed is how many pieces are in the spool.
+func (x *Export) Hashed() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.hashed
+}
+
+// StuckExport is an export whose hashing never gets anywhere.
+func StuckExport() *Export {
+	x := &Export{src: &source{id: identity{size: 10}}, running: true, news: make(chan struct{})}
+	x.ctx, x.stop = context.WithCancel(context.Background())
+	return x
+}

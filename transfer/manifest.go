@@ -50,21 +50,21 @@ type Window struct {
 
 // line is the union of all lines; each kind has exactly its own keys.
 type line struct {
-	Kind      string     `json:"kind"`
-	V         *int64     `json:"v,omitzero"`
-	Size      *int64     `json:"size,omitzero"`
-	Piece     *int64     `json:"piece,omitzero"`
-	Data      *int64     `json:"data,omitzero"`
-	MTime     *time.Time `json:"mtime,omitzero"`
-	N         *int64     `json:"n,omitzero"`
-	Value     *string    `json:"value,omitzero"`
-	From      *int64     `json:"from,omitzero"`
-	Count     *int64     `json:"count,omitzero"`
-	Next      *int64     `json:"next,omitzero"`
-	Digest    *string    `json:"digest,omitzero"`
-	Code      *string    `json:"code,omitzero"`
-	Message   *string    `json:"message,omitzero"`
-	Retryable *bool      `json:"retryable,omitzero"`
+	Kind      string  `json:"kind"`
+	V         *int64  `json:"v,omitzero"`
+	Size      *int64  `json:"size,omitzero"`
+	Piece     *int64  `json:"piece,omitzero"`
+	Data      *int64  `json:"data,omitzero"`
+	MTime     *string `json:"mtime,omitzero"` // RFC 3339, UTC, nanoseconds
+	N         *int64  `json:"n,omitzero"`
+	Value     *string `json:"value,omitzero"`
+	From      *int64  `json:"from,omitzero"`
+	Count     *int64  `json:"count,omitzero"`
+	Next      *int64  `json:"next,omitzero"`
+	Digest    *string `json:"digest,omitzero"`
+	Code      *string `json:"code,omitzero"`
+	Message   *string `json:"message,omitzero"`
+	Retryable *bool   `json:"retryable,omitzero"`
 }
 
 // Kinds of lines.
@@ -209,7 +209,11 @@ func (lr *lineReader) file() (File, error) {
 	case *l.Data < 0 || *l.Data > *l.Size:
 		return File{}, badManifest("%d bytes of data in a file of %d", *l.Data, *l.Size)
 	}
-	return File{Size: *l.Size, Data: *l.Data, MTime: l.MTime.UTC()}, nil
+	mtime, err := time.Parse(time.RFC3339Nano, *l.MTime)
+	if err != nil || mtime.Year() < 1 || mtime.UTC().Format(time.RFC3339Nano) != *l.MTime {
+		return File{}, badManifest("mtime %.80q is not in UTC and its shortest form", *l.MTime)
+	}
+	return File{Size: *l.Size, Data: *l.Data, MTime: mtime.UTC()}, nil
 }
 
 // take judges a line after the first: an entry, or the last line.
@@ -278,7 +282,11 @@ func (l line) append(b []byte) []byte {
 
 func fileLine(f File) line {
 	v, piece := int64(manifestVersion), int64(PieceSize)
-	return line{Kind: kindFile, V: &v, Size: &f.Size, Piece: &piece, Data: &f.Data, MTime: &f.MTime}
+	if y := f.MTime.UTC().Year(); y < 1 || y > 9999 { // RFC 3339 has four digits, a file's time has more
+		f.MTime = time.Unix(0, 0)
+	}
+	mtime := f.MTime.UTC().Format(time.RFC3339Nano)
+	return line{Kind: kindFile, V: &v, Size: &f.Size, Piece: &piece, Data: &f.Data, MTime: &mtime}
 }
 
 func entryLine(e Entry) line {

@@ -76,7 +76,7 @@ func (r *run) attributes() (target string, err error) {
 	if err := unix.Fchmod(fd, uint32(perm)); err != nil {
 		return "", local(err, "giving the stage its mode")
 	}
-	mtime := unix.NsecToTimespec(r.file.MTime.UnixNano())
+	mtime := unix.Timespec{Sec: r.file.MTime.Unix(), Nsec: int64(r.file.MTime.Nanosecond())}
 	err = unix.UtimesNanoAt(int(r.stages.Fd()), r.st.Name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		r.Report.Log("warn", r.Name, "the new file has not the time of its source: "+err.Error())

@@ -55,12 +55,12 @@ func (m *Import) Discard() error {
 // target and that the old one never runs again. ok is false when there is
 // nothing to take over.
 func TakeOver(from, to string) (ok bool, err error) {
+	if _, taken, err := readStaged(to); err != nil || taken {
+		return taken, err // taken over before a restart
+	}
 	rec, ok, err := readStaged(from)
 	if err != nil || !ok {
 		return false, err
-	}
-	if _, taken, err := readStaged(to); err != nil || taken {
-		return taken, err // taken over before a restart
 	}
 	// The map first: a map without a stage record is dropped, a record without
 	// its map would hash everything.
