@@ -1,6 +1,9 @@
 package fastcgi
 
-import "net"
+import (
+	"net"
+	"net/http"
+)
 
 // What the external tests need of the inside.
 
@@ -28,4 +31,15 @@ func DecodePairs(s string, limit int) (flat []string, err error) {
 		flat = append(flat, p.name, p.value)
 	}
 	return flat, err
+}
+
+// ParseRequest is what happens to the content of FCGI_PARAMS; refused is the
+// answer's status, 0 if there is a request.
+func ParseRequest(content string, limit int) (r *http.Request, p *Params, length int64, refused int) {
+	p = new(Params)
+	r, length, bad := parseRequest(content, limit, nil, p)
+	if bad != nil {
+		return nil, nil, 0, bad.status
+	}
+	return r, p, length, 0
 }
