@@ -75,15 +75,17 @@ type run struct {
 func (r *run) steps(ctx context.Context) error {
 	var value api.Raw
 	var err error
-	switch r.j.Spec.Kind {
-	case Copy:
+	switch kind := r.j.Spec.Kind; {
+	case r.cancelled() && !r.begun():
+		err = api.CancelledBy.Err("cancelled before it began")
+	case kind == Copy:
 		value, err = r.copy(ctx)
-	case Export:
+	case kind == Export:
 		value, err = r.export(ctx)
-	case Digest:
+	case kind == Digest:
 		value, err = r.single(ctx, roleDigest)
 	default:
-		err = fmt.Errorf("there is no job of kind %q", r.j.Spec.Kind)
+		err = fmt.Errorf("there is no job of kind %q", kind)
 	}
 	if err == nil {
 		return r.j.finish(value, nil)
@@ -95,6 +97,16 @@ func (r *run) steps(ctx context.Context) error {
 		return r.j.finish(nil, wire)
 	}
 	return err
+}
+
+// begun reports whether a start may have been sent.
+func (r *run) begun() bool {
+	for _, t := range r.j.Tasks {
+		if t.Sent {
+			return true
+		}
+	}
+	return false
 }
 
 // wireError is the final error that err means, or nil when err decides nothing
@@ -279,9 +291,6 @@ func (r *run) drop(ctx context.Context, role string) {
 func (r *run) single(ctx context.Context, role string) (api.Raw, error) {
 	stop := r.background(ctx, func(ctx context.Context) { r.onCancel(ctx, role) })
 	defer stop()
-	if r.cancelled() && !r.j.Tasks[role].Sent {
-		return nil, api.CancelledBy.Err("cancelled before it began")
-	}
 	return r.follow(ctx, role, nil)
 }
 

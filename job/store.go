@@ -72,6 +72,16 @@ type Info struct {
 // begin with their time.
 func (i *Info) Short() string { return i.ID[len(i.ID)-8:] }
 
+// Main is the task whose outcome is the job's.
+func (i *Info) Main() *Task {
+	for _, role := range []string{roleImport, roleDigest, roleExport} {
+		if t := i.Tasks[role]; t != nil {
+			return t
+		}
+	}
+	return &Task{}
+}
+
 func (s *Store) now() time.Time {
 	if s.Now != nil {
 		return s.Now()

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"gantry/api"
+	"gantry/client"
+	"gantry/feedback"
+	"gantry/job"
+	"gantry/progress"
+)
+
+// begin takes up or makes the job of spec and drives it to its end.
+func (e *env) begin(ctx context.Context, o *operator, spec job.Spec, fresh bool) (feedback.Record, error) {
+	store, err := e.store()
+	if err != nil {
+		return feedback.Record{}, err
+	}
+	if err := store.Sweep(); err != nil {
+		return feedback.Record{}, err
+	}
+	j, resumed, err := store.Begin(spec, fresh)
+	if errors.Is(err, job.ErrDriven) {
+		return feedback.Record{}, refusedHere("the same command is running in another process; gantry jobs and gantry watch show it, --new starts another one")
+	}
+	if err != nil {
+		return feedback.Record{}, err
+	}
+	defer j.Close()
+	if resumed && !e.quiet {
+		fmt.Fprintf(e.Stderr, "going on with job %s of %s; --new starts afresh\n", j.Short(), j.Created.Local().Format("2 Jan 15:04:05"))
+	}
+	return e.drive(ctx, o, j, nil)
+}
+
+// drive shows and runs an open job. cancel, when closed, ends its tasks; nil
+// leaves that to the user's answer to Ctrl-C.
+func (e *env) drive(ctx context.Context, o *operator, j *job.Job, cancel chan struct{}) (feedback.Record, error) {
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	d := &job.Driver{Client: o.client, Stdout: e.Stdout, Cancel: cancel}
+	if cancel == nil {
+		asked := make(chan struct{})
+		d.Cancel = asked
+		stop := e.onInterrupt(leave, sync.OnceFunc(func() { close(asked) }))
+		defer stop()
+	}
+	show, closeShow := e.shower(leave, j.Spec.Local == job.Stdout)
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { _ = j.Watch(watching, 0, show) })
+	final, err := d.Run(ctx, j)
+	if err != nil {
+		stopWatching() // without a final the feed goes on
+	}
+	watch.Wait()
+	stopWatching()
+	closeShow()
+	if err == nil {
+		if wire, ok := final.Body.(*feedback.Error); ok {
+			err = wire
+		}
+	}
+	return final, e.judge(j, err)
+}
+
+// judge makes of a driver's error what the user should read.
+func (e *env) judge(j *job.Job, err error) error {
+	if _, ok := errors.AsType[*client.UnknownError](err); ok {
+		return fmt.Errorf("job %s: %w; the same command, or gantry watch %s, asks again", j.Short(), err, j.Short())
+	}
+	if errors.Is(err, job.ErrLeft) {
+		return &coded{api.ExitLeft, fmt.Errorf("left job %s while it runs: gantry watch %s shows it, gantry cancel %s ends it", j.Short(), j.Short(), j.Short())}
+	}
+	return err
+}
+
+// shower returns what shows records, and its end.
+func (e *env) shower(leave context.CancelCauseFunc, stdoutTaken bool) (show func(feedback.Record) error, end func()) {
+	if e.json && !stdoutTaken {
+		return func(rec feedback.Record) error {
+			if _, err := e.Stdout.Write(append(rec.Line, '\n')); err != nil {
+				leave(job.ErrLeft) // nobody reads any more
+				return err
+			}
+			return nil
+		}, func() {}
+	}
+	width, _ := e.IsTerminal(e.Stderr)
+	d := progress.New(progress.Options{Out: e.Stderr, Width: width, Now: e.Now, Quiet: e.quiet})
+	return func(rec feedback.Record) error { d.Show(rec); return nil }, d.Close
+}
+
+// onInterrupt lets Ctrl-C ask what to do. Without a terminal, for SIGTERM, and
+// the second time, it leaves.
+func (e *env) onInterrupt(leave context.CancelCauseFunc, cancel func()) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var answers <-chan string
+		for {
+			select {
+			case <-done:
+				return
+			case sig := <-e.Interrupts:
+				_, in := e.IsTerminal(e.Stdin)
+				_, out := e.IsTerminal(e.Stderr)
+				if answers != nil || !in || !out || sig != os.Interrupt {
+					leave(job.ErrLeft)
+					return
+				}
+				fmt.Fprint(e.Stderr, "\nThe nodes work on without this command. Type c to cancel the job, l to leave it running,\nanything else to stay; Ctrl-C again leaves: ")
+				answers = e.readLine()
+			case answer := <-answers:
+				answers = nil
+				switch strings.ToLower(strings.TrimSpace(answer)) {
+				case "c", "cancel":
+					cancel()
+				case "l", "leave":
+					leave(job.ErrLeft)
+					return
+				}
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// readLine reads one line from the terminal. A read of a terminal cannot be
+// taken back, so its goroutine may wait until the process ends; it is started
+// only when the user is asked.
+func (e *env) readLine() <-chan string {
+	answers := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(e.Stdin).ReadString('\n')
+		if err == nil {
+			answers <- line
+		}
+	}()
+	return answers
+}
