@@ -279,10 +279,10 @@ func (r *run) close() {
 	r.dir.Close()
 }
 
-// spoiled removes a stage whose sync failed.
+// spoiled removes a stage that spoil marked.
 func (r *run) spoiled(err error) error {
-	if err != nil && r.st != nil && r.st.tainted() {
-		r.Report.Log("error", r.Name, "syncing the stage did not work: nothing of it can be trusted, it is removed")
+	if err != nil && r.st != nil && r.st.isSpoilt() {
+		r.Report.Log("error", r.Name, "nothing of the stage can be trusted any more, it is removed")
 		if derr := r.st.discard(r.stages, r.Dir); derr != nil {
 			return errors.Join(err, derr)
 		}

@@ -158,7 +158,7 @@ func b3sum(t testing.TB, path string) string {
 	if err != nil {
 		t.Skip("needs b3sum")
 	}
-	out, err := exec.Command(program, "--no-names", path).Output()
+	out, err := exec.Command(program, "--no-names", "--no-mmap", path).Output()
 	require.NoError(t, err)
 	return "b3:" + strings.TrimSpace(string(out))
 }

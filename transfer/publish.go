@@ -103,7 +103,7 @@ func (r *run) syncStage() error {
 		err = atomicfile.SyncFile(r.st.f, "transfer.publish.sync")
 	}
 	if err != nil {
-		return local(r.st.failedSync(err), "syncing the stage")
+		return local(r.st.spoil(err), "syncing the stage")
 	}
 	return local(atomicfile.SyncFile(r.stages, "transfer.publish.stagedir"), "syncing the stage's folder")
 }
@@ -133,7 +133,8 @@ func (r *run) readBack(ctx context.Context) error {
 		}
 	}
 	if d := FormatDigest(tree.Root()); d != r.digest {
-		return fail(api.CorruptPiece, nil, "the disk of the target gives back other bytes than were written to it (%s)", d)
+		err := fail(api.CorruptPiece, nil, "the disk of the target gives back other bytes than were written to it (%s)", d)
+		return r.st.spoil(err) // its map vouches for bytes that are not there
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (r *run) pull(ctx context.Context) error {
 	}
 	if err := g.Wait(); err != nil {
 		// What is written stays useful: list it, whatever ended us.
-		if r.st != nil && r.st.known != nil && !r.st.tainted() {
+		if r.st != nil && r.st.known != nil && !r.st.isSpoilt() {
 			if cerr := r.st.checkpoint(r.Dir); cerr != nil {
 				r.Report.Log("warn", r.Name, "the piece map is not up to date: "+cerr.Error())
 			}

@@ -77,10 +77,10 @@ type stage struct {
 
 	sync sync.Mutex // held while the map is extended
 
-	mu    sync.Mutex
-	fresh []Entry // written since the map was extended
-	since time.Time
-	taint bool // a sync failed
+	mu     sync.Mutex
+	fresh  []Entry // written since the map was extended
+	since  time.Time
+	spoilt bool // see spoil
 }
 
 // openStages opens StageDir, making it when needed, and refuses a target that

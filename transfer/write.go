@@ -40,7 +40,7 @@ func (s *stage) write(e Entry, buf []byte) error {
 	}
 	err = unix.SyncFileRange(int(s.f.Fd()), e.N*PieceSize, int64(len(buf)), unix.SYNC_FILE_RANGE_WRITE)
 	if err != nil && !errors.Is(err, syscall.ENOSYS) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ESPIPE) {
-		return local(s.failedSync(err), "writing piece %d", e.N)
+		return local(s.spoil(err), "writing piece %d", e.N)
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (s *stage) extend(dir string) error {
 		err = atomicfile.Datasync(s.f, "transfer.map.stagesync")
 	}
 	if err != nil {
-		return local(s.failedSync(err), "syncing the stage")
+		return local(s.spoil(err), "syncing the stage")
 	}
 	err = failpoint.Hit("transfer.map.write")
 	for _, e := range fresh {
@@ -104,19 +104,20 @@ func (s *stage) extend(dir string) error {
 	return nil
 }
 
-// failedSync remembers that pages of the stage may be neither on disk nor marked
-// as unwritten any more: no later sync can be believed.
-func (s *stage) failedSync(err error) error {
+// spoil remembers that nothing of the stage can be trusted. After a failed sync
+// its pages may be neither on disk nor marked as unwritten any more, and no later
+// sync can be believed.
+func (s *stage) spoil(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taint = true
+	s.spoilt = true
 	return err
 }
 
-func (s *stage) tainted() bool {
+func (s *stage) isSpoilt() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.taint
+	return s.spoilt
 }
 
 // has says whether the map lists piece e with its value. A map that lists it
