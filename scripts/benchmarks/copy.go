@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"gantry/front"
+	"gantry/internal/cluster"
+)
+
+// A contender is one way to get the file from here to there.
+type contender struct {
+	name   string
+	run    func(ctx context.Context) error
+	target string // removed before each run
+
+	wall, cpu []float64 // seconds, one per round
+}
+
+const benchFile = "bench.img"
+
+// copies measures the copy of one large random file, page cache warm.
+func (b *bench) copies(ctx context.Context) error {
+	source := filepath.Join(b.dir, benchFile)
+	if err := fill(source, b.size<<20); err != nil {
+		return err
+	}
+	var all []*contender
+	var rivalsOf *cluster.Cluster
+	for _, kind := range []front.Kind{front.Lighttpd, front.Nginx} {
+		if !installed(string(kind)) {
+			continue
+		}
+		for _, send := range []string{"front", "stream"} {
+			c, err := b.cluster(ctx, kind, send)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if err := os.Link(source, c.Path("alpha", benchFile)); err != nil {
+				return err
+			}
+			rivalsOf = c
+			target := c.Path("beta", "copy.img")
+			all = append(all, &contender{name: fmt.Sprintf("gantry copy, %s, send = %s", kind, send), target: target, run: func(ctx context.Context) error {
+				return operator(ctx, c, "copy", "--new", "--quiet", "alpha:disks/"+benchFile, "beta:disks/copy.img")
+			}})
+		}
+	}
+	if rivalsOf == nil {
+		return fmt.Errorf("neither lighttpd nor nginx is installed")
+	}
+	// Readable by the responders through their links, and by the rivals' servers.
+	if err := os.Chmod(source, 0o644); err != nil {
+		return err
+	}
+	r, err := newRivals(ctx, b.dir, source, rivalsOf)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	all = append(all, r.contenders()...)
+	if err := race(ctx, all, b.rounds); err != nil {
+		return err
+	}
+	report(all, b.size)
+	return nil
+}
+
+// race runs every contender once per round, in turn.
+func race(ctx context.Context, all []*contender, rounds int) error {
+	for round := range rounds {
+		for _, c := range all {
+			os.Remove(c.target)
+			settle()
+			before, start := busy(), time.Now()
+			if err := c.run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			c.wall = append(c.wall, time.Since(start).Seconds())
+			c.cpu = append(c.cpu, busy()-before)
+			fmt.Fprintf(os.Stderr, "round %d: %-44s %6.2f s wall %6.2f s CPU\n", round+1, c.name, c.wall[round], c.cpu[round])
+			os.Remove(c.target)
+		}
+	}
+	return nil
+}
+
+// report prints one table of times, and one of ratios: the rival's wall time
+// divided by ours in the same round, median (least–most).
+func report(all []*contender, mib int64) {
+	fmt.Printf("\n### Copy of %d MiB of random bytes, page cache warm, medians of %d rounds\n\n| what | wall s | CPU s | GB/s |\n| --- | --- | --- | --- |\n", mib, len(all[0].wall))
+	for _, c := range all {
+		w := median(c.wall)
+		fmt.Printf("| %s | %.2f | %.1f | %.2f |\n", c.name, w, median(c.cpu), float64(mib<<20)/1e9/w)
+	}
+	fmt.Printf("\n| rival's wall time ÷ ours, by round: median (least–most) |")
+	var ours, rivals []*contender
+	for _, c := range all {
+		if len(c.name) > 6 && c.name[:6] == "gantry" {
+			ours = append(ours, c)
+			fmt.Printf(" %s |", c.name[len("gantry copy, "):])
+		} else {
+			rivals = append(rivals, c)
+		}
+	}
+	fmt.Printf("\n| --- |")
+	for range ours {
+		fmt.Print(" --- |")
+	}
+	fmt.Println()
+	for _, r := range rivals {
+		fmt.Printf("| %s |", r.name)
+		for _, o := range ours {
+			var ratios []float64
+			for i := range o.wall {
+				ratios = append(ratios, r.wall[i]/o.wall[i])
+			}
+			fmt.Printf(" %.2f (%.2f–%.2f) |", median(ratios), percentile(ratios, 0), percentile(ratios, 1))
+		}
+		fmt.Println()
+	}
+}
+
+// cluster starts a cluster of two nodes; the caller closes it.
+func (b *bench) cluster(ctx context.Context, kind front.Kind, send string) (*cluster.Cluster, error) {
+	c, err := cluster.New(cluster.Options{
+		Program: b.program, Front: kind, Send: send,
+		Dir: filepath.Join(b.dir, string(kind)+"-"+send), Env: os.Environ(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// operator runs gantry as the operator of c.
+func operator(ctx context.Context, c *cluster.Cluster, args ...string) error {
+	cmd := exec.CommandContext(ctx, c.Program(), append([]string{"--home", c.Home()}, args...)...)
+	cmd.Dir, cmd.SysProcAttr = c.Home(), c.OperatorAttr()
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+c.State())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// fill writes size random bytes, the same in every run.
+func fill(path string, size int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	random := rand.NewChaCha8([32]byte{'g', 'a', 'n', 't', 'r', 'y'})
+	buf := make([]byte, 4<<20)
+	for left := size; left > 0; left -= int64(len(buf)) {
+		buf = buf[:min(left, int64(len(buf)))]
+		random.Read(buf)
+		if _, err := f.Write(buf); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
