@@ -3,14 +3,12 @@ package front
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"log"
 	"net"
 	"net/http"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -18,12 +16,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"gantry/api"
+	"gantry/pki"
 )
 
 // Limits of the embedded front; the same figures as in the shipped
 // configurations of lighttpd and nginx, with the reasons given there.
 const (
-	maxHeaderBytes   = 8 << 10 // net/http adds 4 KiB of slack
+	maxHeaderBytes   = 4 << 10 // net/http adds 4 KiB of slack: 8 in all
 	headerTimeout    = 10 * time.Second
 	keepAliveTimeout = 75 * time.Second
 	bodyIdle         = 60 * time.Second  // of the client, while it sends
@@ -115,26 +114,11 @@ func serveAll(ctx context.Context, server *http.Server, listeners []net.Listener
 
 // embeddedTLS is TLS 1.3, client certificate demanded, no resumption.
 func embeddedTLS(o Options) (*tls.Config, error) {
-	cert, err := tls.LoadX509KeyPair(o.Cert, o.Key)
+	id, err := pki.LoadIdentity(o.CA, o.Cert, o.Key)
 	if err != nil {
 		return nil, fmt.Errorf("reading the front's certificate: %w", err)
 	}
-	text, err := os.ReadFile(o.CA)
-	if err != nil {
-		return nil, fmt.Errorf("reading the CA: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("reading the CA: %s holds no certificate", o.CA)
-	}
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Certificates:           []tls.Certificate{cert},
-		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              pool,
-		SessionTicketsDisabled: true,
-		NextProtos:             []string{"http/1.1"},
-	}, nil
+	return pki.ServerTLS(id), nil
 }
 
 // onlyNode lets requests for the node API through and answers all others.

@@ -91,7 +91,7 @@ func (g *gateway) exchange(client gofast.Client, x *exchange) {
 	case !x.wrote:
 		g.logf("embedded front: no reply: %v", err)
 		http.Error(x.w, "the responder gave no reply", http.StatusBadGateway)
-	case err != nil, !x.conn.ended(), x.want >= 0 && x.got != x.want:
+	case err != nil, !x.conn.whole(), x.want >= 0 && x.got != x.want:
 		// A reply that is not whole must not look whole: the connection breaks.
 		g.logf("embedded front: reply cut after %d bytes (of %d, -1 unknown): %v", x.got, x.want, err)
 		panic(http.ErrAbortHandler)
@@ -277,22 +277,33 @@ type scanConn struct {
 	net.Conn
 	end func() // called once, when the reply has ended or the socket failed
 
-	watch   *time.Timer
-	once    sync.Once
-	sent    bool // the first record is out
-	head    [8]byte
-	filled  int // of head
-	skip    int // bytes of content and padding still to come
-	sawEnd  atomic.Bool
-	stopped bool
+	watch  *time.Timer
+	once   sync.Once
+	sent   bool // the first record is out
+	head   [8]byte
+	filled int // of head
+	skip   int // bytes of content and padding still to come
+	status endStatus
+	sawEnd atomic.Bool
 }
+
+// endStatus collects the content of FCGI_END_REQUEST, section 5.5.
+type endStatus struct {
+	content [8]byte
+	filled  int
+}
+
+// ok is true for application status 0, FCGI_REQUEST_COMPLETE.
+func (e *endStatus) ok() bool { return e.filled == 8 && [5]byte(e.content[:5]) == [5]byte{} }
 
 const (
 	typeEndRequest = 3 // FastCGI specification, section 8: FCGI_END_REQUEST
 	flagsOffset    = 8 + 2
 )
 
-func (c *scanConn) ended() bool { return c.sawEnd.Load() }
+// whole says whether the reply ended as it should. A responder whose handler
+// panicked ends it with another status than 0.
+func (c *scanConn) whole() bool { return c.sawEnd.Load() && c.status.ok() }
 
 func (c *scanConn) Write(p []byte) (int, error) {
 	if !c.sent && len(p) > flagsOffset {
@@ -325,9 +336,12 @@ func (c *scanConn) Read(p []byte) (int, error) {
 
 // scan follows the record headers (FastCGI specification, section 3.3).
 func (c *scanConn) scan(p []byte) {
-	for len(p) > 0 && !c.stopped {
+	for len(p) > 0 && !c.sawEnd.Load() {
 		if c.skip > 0 {
 			n := min(c.skip, len(p))
+			if c.head[1] == typeEndRequest {
+				c.status.filled += copy(c.status.content[c.status.filled:], p[:n])
+			}
 			c.skip -= n
 			p = p[n:]
 		} else {
@@ -340,9 +354,8 @@ func (c *scanConn) scan(p []byte) {
 			c.filled = 0
 			c.skip = int(c.head[4])<<8 + int(c.head[5]) + int(c.head[6])
 		}
-		if c.skip == 0 && c.filled == 0 && c.head[1] == typeEndRequest {
+		if c.skip == 0 && c.head[1] == typeEndRequest {
 			c.sawEnd.Store(true)
-			c.stopped = true
 		}
 	}
 }

@@ -52,9 +52,9 @@ func (l listen) Host() string {
 // data is what the templates see.
 type data struct {
 	Options
-	Prefix, SendPrefix string
-	All                []listen
-	MaxUploadKB        int64
+	Prefix, Bare, SendPrefix string // Bare is Prefix without its slash
+	All                      []listen
+	MaxUploadKB              int64
 }
 
 func (d data) First() listen  { return d.All[0] }
@@ -76,7 +76,7 @@ func Render(k Kind, o Options) (string, error) {
 		return "", err
 	}
 	return execute(files, "node.conf.tmpl", data{
-		Options: o, Prefix: api.Prefix + "/", SendPrefix: SendPrefix,
+		Options: o, Prefix: api.Prefix + "/", Bare: api.Prefix, SendPrefix: SendPrefix,
 		All: all, MaxUploadKB: o.MaxUpload / 1024,
 	})
 }

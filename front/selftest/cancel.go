@@ -21,6 +21,8 @@ type Cancel struct {
 	State string `json:"state"` // "none" so far, "running", "ended"
 	Cause string `json:"cause,omitzero"`
 	Bytes int64  `json:"bytes"` // read of the body
+	// Complete is true if the handler saw the body's proper end.
+	Complete bool `json:"complete"`
 	// Left is true if the request's context ended because of the client, not
 	// because MaxWait was over or the body complete.
 	Left bool `json:"left"`
@@ -85,7 +87,9 @@ func (h *handlers) cancelStart(w http.ResponseWriter, r *http.Request) {
 	switch mode := r.URL.Query().Get("mode"); mode {
 	case "read":
 		// No reply meanwhile: nginx stops sending a body when one begins.
-		watch.result.Bytes, _ = io.Copy(io.Discard, io.LimitReader(r.Body, MaxBytes))
+		var err error
+		watch.result.Bytes, err = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, MaxBytes))
+		watch.result.Complete = err == nil
 		// The end of the body may be known before the end of the context.
 		select {
 		case <-ctx.Done():

@@ -271,7 +271,9 @@ func (h *handlers) ranged(w http.ResponseWriter, r *http.Request) {
 func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
 	how := r.URL.Query().Get("how")
 	rc := stream(w)
-	if how == "short" {
+	if how == "short" { // bulk, not a feed
+		w.Header().Del("X-Accel-Buffering")
+		w.Header().Set("Content-Type", api.TypeBytes)
 		w.Header().Set("Content-Length", "1000")
 	}
 	for i := 1; i <= 3; i++ {

@@ -1,0 +1,138 @@
+package fronttest_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gantry/front/selftest"
+)
+
+// counted counts what the client has sent.
+type counted struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (p *peer) upload(t *testing.T, path string, body io.Reader, length int64) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.base+path, body)
+	require.NoError(t, err)
+	req.ContentLength = length
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := p.http.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp, data
+}
+
+func refusedEarly(t *testing.T, w *world) string {
+	const size = 300_000_000
+	body := &counted{Reader: selftest.NewContent(size)}
+	resp, _ := w.client(t).upload(t, "selftest/refuse", body, size)
+	t.Logf("%d of %d bytes sent", body.n.Load(), size)
+	text := fmt.Sprint(resp.StatusCode)
+	if body.n.Load() < size/4 {
+		text += ", upload stopped"
+	}
+	return text
+}
+
+func slowUpload(t *testing.T, w *world) string {
+	const size = 64 << 20
+	const pause = 3 * time.Second
+	body := &counted{Reader: selftest.NewContent(size)}
+	from, all := time.Now(), make(chan time.Duration, 1)
+	watched := watchEnd{body, func() { all <- time.Since(from) }}
+	resp, data := w.client(t).upload(t, fmt.Sprintf("selftest/slow-read?pause=%s", pause), watched, size)
+	require.Equal(t, http.StatusOK, resp.StatusCode, "%s", data)
+	got := decode[selftest.Upload](t, data)
+	text := "held back"
+	took := <-all
+	if took < pause*9/10 {
+		text = "taken at once"
+	}
+	t.Logf("client had sent all after %s", took)
+	if got.Bytes == size && got.Error == "" {
+		text += "; all bytes arrived"
+	}
+	return text
+}
+
+// watchEnd says when the last byte was fetched for sending.
+type watchEnd struct {
+	*counted
+	end func()
+}
+
+func (w watchEnd) Read(p []byte) (int, error) {
+	n, err := w.counted.Read(p)
+	if w.n.Load() == 64<<20 && n > 0 {
+		w.end()
+	}
+	return n, err
+}
+
+func chunkedUpload(t *testing.T, w *world) string {
+	const size = 1 << 20
+	resp, data := w.client(t).upload(t, "selftest/echo", io.MultiReader(selftest.NewContent(size)), -1)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Sprint(resp.StatusCode)
+	}
+	got := decode[selftest.Upload](t, data)
+	require.Empty(t, got.Error)
+	return fmt.Sprintf("%d, %d bytes", resp.StatusCode, got.Bytes)
+}
+
+func tooLarge(t *testing.T, w *world) string {
+	const size = 600 << 20 // the templates say 512 MiB
+	resp, _ := w.client(t).upload(t, "selftest/echo", selftest.NewContent(size), size)
+	return fmt.Sprint(resp.StatusCode)
+}
+
+// brokenUpload ends the connection in mid-body; the handler must not take the
+// part for the whole.
+func brokenUpload(t *testing.T, w *world) string {
+	const size, part = 8 << 20, 3 << 20
+	id := newID()
+	r, wr := io.Pipe()
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.client(t).base+"selftest/cancel/start?mode=read&id="+id, r)
+	require.NoError(t, err)
+	req.ContentLength = size
+	uploader := w.client(t)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if resp, err := uploader.http.Do(req); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	_, err = io.Copy(wr, selftest.NewContent(part))
+	require.NoError(t, err)
+	wr.CloseWithError(io.ErrClosedPipe)
+	<-gone
+	_, data := w.client(t).get(t, "selftest/cancel/ask?until=ended&id="+id)
+	got := decode[selftest.Cancel](t, data)
+	t.Logf("%+v", got)
+	require.True(t, got.Left)
+	if got.Bytes >= size || got.Complete {
+		return "body complete"
+	}
+	return "body incomplete"
+}
