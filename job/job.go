@@ -122,11 +122,13 @@ func (j *Job) Close() error {
 // final (nil), the end of ctx (its cause), or an error of fn.
 func (j *Job) Watch(ctx context.Context, after int64, fn func(feedback.Record) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	r, w := io.Pipe()
 	var stream sync.WaitGroup
 	defer stream.Wait()
-	defer r.Close() // before the wait: a stream that writes must not stay
+	// Before the wait: a stream that writes must not stay, nor one that is
+	// silent until the next heartbeat.
+	defer cancel(nil)
+	defer r.Close()
 	stream.Go(func() {
 		reply := feedback.NewWriter(&reply{w: w, header: http.Header{}}, feedback.WriterOptions{})
 		w.CloseWithError(j.feed.Stream(ctx, reply, after, feedback.Hello{ID: j.ID, Op: j.Spec.Kind, Node: "cli", Interval: int(api.HeartbeatInterval.Seconds())}))
