@@ -80,6 +80,8 @@ func TestNames(t *testing.T) {
 		require.NoError(t, pki.CheckName("name", name), name)
 		id := a.issue(t, pki.RoleFront, name)
 		require.Equal(t, "spiffe://demo/front/"+name, id.URIs[0].String())
+		_, err := pki.InitCA(filepath.Join(t.TempDir(), "x"), name, pki.Options{})
+		require.NoError(t, err, name)
 	}
 	for _, name := range bad {
 		require.Error(t, pki.CheckName("name", name), name)

@@ -24,7 +24,7 @@ const maxCRLNumber = 159
 type CRL struct {
 	Number                 *big.Int
 	ThisUpdate, NextUpdate time.Time
-	PEM                    []byte
+	PEM, DER               []byte // the list itself, in both forms
 
 	revoked map[string]time.Time // by serial
 }
@@ -69,6 +69,7 @@ func ParseCRL(data []byte, ca *x509.Certificate) (*CRL, error) {
 		ThisUpdate: list.ThisUpdate,
 		NextUpdate: list.NextUpdate,
 		PEM:        pem.EncodeToMemory(&pem.Block{Type: crlBlock, Bytes: list.Raw}),
+		DER:        list.Raw,
 		revoked:    make(map[string]time.Time, len(list.RevokedCertificateEntries)),
 	}
 	for _, e := range list.RevokedCertificateEntries {

@@ -3,7 +3,6 @@ package pki
 import (
 	"crypto/x509"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -107,28 +106,4 @@ func caCluster(cert *x509.Certificate) (string, error) {
 		return "", refused("the CA certificate's %v", err)
 	}
 	return cluster, nil
-}
-
-// checkHost accepts what may stand in a front's certificate beside its name: a
-// DNS name or an IP address, without port and without wildcard.
-func checkHost(host string) (ip netip.Addr, err error) {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.Zone() != "" {
-			return netip.Addr{}, fmt.Errorf("host %q: an address with a zone cannot stand in a certificate", host)
-		}
-		return ip.Unmap(), nil
-	}
-	if len(host) == 0 || len(host) > 253 {
-		return netip.Addr{}, fmt.Errorf("host %q must have 1 to 253 bytes", host)
-	}
-	for label := range strings.SplitSeq(host, ".") {
-		ok := 0 < len(label) && len(label) <= 63 && label[0] != '-' && label[len(label)-1] != '-' &&
-			strings.IndexFunc(label, func(r rune) bool {
-				return r > 0x7f || !alphanumeric(byte(r)) && r != '-' && r != '_'
-			}) < 0
-		if !ok {
-			return netip.Addr{}, fmt.Errorf("host %q is neither an IP address nor a lower case DNS name (no port, no wildcard)", host)
-		}
-	}
-	return netip.Addr{}, nil
 }

@@ -6,16 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
-	"math/big"
+	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"gantry/internal/atomicfile"
 )
 
 // Leaf is a fresh certificate with its key. The CA keeps no copy of the key.
@@ -128,6 +124,30 @@ func addHosts(t *x509.Certificate, name string, hosts []string) error {
 	return nil
 }
 
+// checkHost accepts what may stand in a front's certificate beside its name: a
+// DNS name or an IP address, without port and without wildcard.
+func checkHost(host string) (ip netip.Addr, err error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.Zone() != "" {
+			return netip.Addr{}, fmt.Errorf("host %q: an address with a zone cannot stand in a certificate", host)
+		}
+		return ip.Unmap(), nil
+	}
+	if len(host) == 0 || len(host) > 253 {
+		return netip.Addr{}, fmt.Errorf("host %q must have 1 to 253 bytes", host)
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		ok := 0 < len(label) && len(label) <= 63 && label[0] != '-' && label[len(label)-1] != '-' &&
+			strings.IndexFunc(label, func(r rune) bool {
+				return r > 0x7f || !alphanumeric(byte(r)) && r != '-' && r != '_'
+			}) < 0
+		if !ok {
+			return netip.Addr{}, fmt.Errorf("host %q is neither an IP address nor a lower case DNS name (no port, no wildcard)", host)
+		}
+	}
+	return netip.Addr{}, nil
+}
+
 // List returns everything that was issued, oldest first.
 func (c *CA) List() ([]Entry, error) {
 	var list []Entry
@@ -138,92 +158,4 @@ func (c *CA) List() ([]Entry, error) {
 		return nil
 	})
 	return list, err
-}
-
-// ErrUnknownSerial is the error of revoking what was never issued here.
-var ErrUnknownSerial = errors.New("this CA has issued no such certificate")
-
-// Revoke puts a certificate on the revocation list and returns the new list.
-// Revoking it again changes nothing but repairs a list that lacks it. The old
-// list stays good for verifiers that have not got the new one: deliver it.
-func (c *CA) Revoke(serial string) (*CRL, error) {
-	var crl *CRL
-	err := c.locked(func(x *index) error {
-		e := x.serials[strings.ToLower(serial)]
-		if e == nil {
-			return fmt.Errorf("serial %s: %w", serial, ErrUnknownSerial)
-		}
-		if e.Revoked.IsZero() {
-			if err := x.add(event{Event: eventRevoke, Time: c.opts.now().UTC(), Serial: e.Serial}); err != nil {
-				return err
-			}
-		}
-		var err error
-		if crl, err = c.CRL(); err != nil || crl.names(e.Serial) {
-			return err
-		}
-		crl, err = c.nextCRL(x)
-		return err
-	})
-	return crl, err
-}
-
-// CRL reads the current list.
-func (c *CA) CRL() (*CRL, error) {
-	data, err := readBounded(filepath.Join(c.dir, CRLFile), MaxCRL)
-	if err != nil {
-		return nil, fmt.Errorf("reading revocation list: %w", err)
-	}
-	return ParseCRL(data, c.cert)
-}
-
-// RenewCRL signs the list again with a higher number and a fresh life.
-func (c *CA) RenewCRL() (*CRL, error) {
-	var crl *CRL
-	err := c.locked(func(x *index) (err error) {
-		crl, err = c.nextCRL(x)
-		return err
-	})
-	return crl, err
-}
-
-func (c *CA) nextCRL(x *index) (*CRL, error) {
-	old, err := c.CRL()
-	if err != nil {
-		return nil, err
-	}
-	return c.signCRL(x, new(big.Int).Add(old.Number, big.NewInt(1)))
-}
-
-// signCRL writes a list with every revoked certificate. An expired one stays
-// on it for another list's life (RFC 5280, 3.3: at least one list beyond its
-// end), then it need not be named any more.
-func (c *CA) signCRL(x *index, number *big.Int) (*CRL, error) {
-	now, life := c.opts.now(), c.opts.CRLLife
-	if life == 0 {
-		life = DefaultCRLLife
-	}
-	template := &x509.RevocationList{Number: number, ThisUpdate: now, NextUpdate: now.Add(life)}
-	if x != nil {
-		for _, e := range x.entries {
-			if e.Revoked.IsZero() || now.After(e.NotAfter.Add(DefaultCRLLife)) {
-				continue
-			}
-			serial, ok := new(big.Int).SetString(e.Serial, 16)
-			if !ok {
-				return nil, fmt.Errorf("signing revocation list: serial %q of the index is not a number", e.Serial)
-			}
-			template.RevokedCertificateEntries = append(template.RevokedCertificateEntries,
-				x509.RevocationListEntry{SerialNumber: serial, RevocationTime: e.Revoked})
-		}
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, template, c.cert, c.key)
-	if err != nil {
-		return nil, fmt.Errorf("signing revocation list: %w", err)
-	}
-	crl, err := ParseCRL(der, c.cert)
-	if err != nil {
-		return nil, err
-	}
-	return crl, atomicfile.WriteFile(filepath.Join(c.dir, CRLFile), crl.PEM, 0o644, "pki.crl")
 }

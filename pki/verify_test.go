@@ -88,7 +88,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"G109 deeper path", a, nil, uris("spiffe://demo/operator/ann/x"), "is not spiffe://CLUSTER/ROLE/NAME"},
 		{"G110 empty subject", a, nil, func(c *x509.Certificate) { c.Subject = pkix.Name{} }, `common name "" and spiffe://demo/operator/ann disagree`},
 		{"G113 RSA 1024", a, small(1024), nil, "public key is RSA"},
-		{"G113 RSA 3072", a, small(3072), nil, "public key is RSA"},
+		{"G113 RSA 2048", a, small(2048), nil, "public key is RSA"},
 		{"G113 P-224", a, p224.Public(), nil, "public key is ECDSA, only ECDSA P-256"},
 		{"G119 NUL in name", a, nil, func(c *x509.Certificate) { c.Subject.CommonName = "ann\x00.evil" }, "disagree"},
 		{"G117 constraints of other names", a, nil, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"evil"} }, ""},
