@@ -31,7 +31,6 @@ func (b *bench) copies(ctx context.Context) error {
 		return err
 	}
 	var all []*contender
-	var rivalsOf *cluster.Cluster
 	for _, kind := range []front.Kind{front.Lighttpd, front.Nginx} {
 		if !installed(string(kind)) {
 			continue
@@ -45,21 +44,20 @@ func (b *bench) copies(ctx context.Context) error {
 			if err := os.Link(source, c.Path("alpha", benchFile)); err != nil {
 				return err
 			}
-			rivalsOf = c
 			target := c.Path("beta", "copy.img")
 			all = append(all, &contender{name: fmt.Sprintf("gantry copy, %s, send = %s", kind, send), target: target, run: func(ctx context.Context) error {
 				return operator(ctx, c, "copy", "--new", "--quiet", "alpha:disks/"+benchFile, "beta:disks/copy.img")
 			}})
 		}
 	}
-	if rivalsOf == nil {
+	if len(all) == 0 {
 		return fmt.Errorf("neither lighttpd nor nginx is installed")
 	}
 	// Readable by the responders through their links, and by the rivals' servers.
 	if err := os.Chmod(source, 0o644); err != nil {
 		return err
 	}
-	r, err := newRivals(ctx, b.dir, source, rivalsOf)
+	r, err := newRivals(ctx, b.dir, source)
 	if err != nil {
 		return err
 	}

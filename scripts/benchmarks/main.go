@@ -95,7 +95,7 @@ func first(args ...string) string {
 	out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		line = strings.TrimSpace(line)
-		if strings.ContainsAny(line, "0123456789") && !strings.Contains(line, "Copyright") && !strings.Contains(line, "http") {
+		if strings.ContainsAny(line, "0123456789") && !strings.Contains(line, "Copyright") {
 			return line
 		}
 	}

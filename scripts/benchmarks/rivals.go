@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"gantry/internal/cluster"
 	"gantry/pki"
 )
 
@@ -27,9 +26,8 @@ type rivals struct {
 	wrapped            bool // fcgiwrap runs
 }
 
-func newRivals(ctx context.Context, dir, source string, c *cluster.Cluster) (_ *rivals, err error) {
-	r := &rivals{dir: filepath.Join(dir, "rivals"), source: source,
-		ca: filepath.Join(c.Home(), "ca.pem"), cert: filepath.Join(c.Home(), "cert.pem"), key: filepath.Join(c.Home(), "key.pem")}
+func newRivals(ctx context.Context, dir, source string) (_ *rivals, err error) {
+	r := &rivals{dir: filepath.Join(dir, "rivals"), source: source}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -40,7 +38,7 @@ func newRivals(ctx context.Context, dir, source string, c *cluster.Cluster) (_ *
 			return nil, err
 		}
 	}
-	if err := r.identity(c); err != nil {
+	if err := r.identity(); err != nil {
 		return nil, err
 	}
 	if installed("fcgiwrap", "dd") {
@@ -65,18 +63,25 @@ func newRivals(ctx context.Context, dir, source string, c *cluster.Cluster) (_ *
 	return r, nil
 }
 
-// identity issues a certificate for 127.0.0.1.
-func (r *rivals) identity(c *cluster.Cluster) error {
-	ca, err := pki.OpenCA(c.CA(), pki.Options{})
+// identity makes an authority like the clusters' and one certificate for each
+// side.
+func (r *rivals) identity() error {
+	dir := filepath.Join(r.dir, "ca")
+	ca, err := pki.InitCA(dir, "rivals", pki.Options{})
 	if err != nil {
 		return err
 	}
-	leaf, err := ca.Issue(pki.RoleFront, "rival", []string{"localhost", "127.0.0.1"}, 0)
+	server, err := ca.Issue(pki.RoleFront, "rival", []string{"localhost", "127.0.0.1"}, 0)
 	if err != nil {
 		return err
 	}
-	r.serverCert = r.write("server.pem", string(leaf.CertPEM))
-	r.srvKey = r.write("server.key", string(leaf.KeyPEM))
+	user, err := ca.Issue(pki.RoleOperator, "rival", nil, 0)
+	if err != nil {
+		return err
+	}
+	r.ca = filepath.Join(dir, "ca.pem")
+	r.serverCert, r.srvKey = r.write("server.pem", string(server.CertPEM)), r.write("server.key", string(server.KeyPEM))
+	r.cert, r.key = r.write("user.pem", string(user.CertPEM)), r.write("user.key", string(user.KeyPEM))
 	return nil
 }
 
