@@ -16,7 +16,7 @@ func (f *Feed) Ack(seq int64) error {
 	case seq <= f.acked:
 		return nil
 	}
-	f.acked = seq
+	f.acked, f.barren = seq, false
 	var covered int64 // bytes of acknowledged records, about
 	for _, m := range f.marks {
 		if m.seq <= seq {

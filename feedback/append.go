@@ -57,6 +57,7 @@ func (f *Feed) add(kind Kind, body any) (*batch, error) {
 		if err == errWait {
 			wait = f.pending.done
 		}
+		half, barren := f.end/2, f.barren
 		f.mu.Unlock()
 		switch {
 		case err == nil:
@@ -65,9 +66,9 @@ func (f *Feed) add(kind Kind, body any) (*batch, error) {
 			<-wait
 		case err == ErrNoRoom && f.o.Budget.takeOrShed(n-held):
 			held = n
-		case err == ErrNoRoom && !asked:
+		case err == ErrNoRoom && !asked && !barren:
 			asked = true
-			_ = f.trimNow(shorten{target: f.o.Max / 4, logs: true}) // tryAdd sees whether it helped
+			_ = f.trimNow(shorten{target: half, logs: true}) // tryAdd sees whether it helped
 		default:
 			f.o.Budget.add(-held)
 			return nil, err
@@ -116,6 +117,7 @@ func (f *Feed) queue(rec Record) *batch {
 	}
 	b.buf = append(append(b.buf, rec.Line...), '\n')
 	f.assigned, b.last = rec.Seq, rec.Seq
+	f.barren = f.barren && rec.Kind != KindLog
 	if rec.Kind.Final() {
 		f.finishing, b.final = true, rec
 	}

@@ -115,6 +115,7 @@ type Feed struct {
 	final      Record        // guarded by mu; on disk
 	finishing  bool          // guarded by mu; a final was accepted
 	full       bool          // guarded by mu
+	barren     bool          // guarded by mu; the last shortening found nothing, and no log came since
 	closed     bool          // guarded by mu
 	err        error         // guarded by mu; why the journal is broken
 	changed    chan struct{} // guarded by mu; nil, or closed at the next change

@@ -12,7 +12,7 @@ import (
 
 // Stream shows the feed on w: hello, the newest progress, the stored records
 // after `after`, and then everything as it comes. It returns nil when the
-// final is written, else the cause of ctx's end, a failed write, the reason why
+// final is written or the reader has it already, else the cause of ctx's end, a failed write, the reason why
 // the feed is broken, or ErrClosed. An `after` above Last is ErrAfter, and
 // nothing is written. V, Last and (where they are 0) Interval and Start of
 // hello are filled in.
@@ -145,7 +145,13 @@ func (s *stream) records(ctx context.Context) (final bool, err error) {
 			return s.w.WriteLine(b, last)
 		})
 	}
-	return final && err == nil, err
+	if err != nil {
+		return false, err
+	}
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	// The second half: the reader had the final already when it came.
+	return final || s.f.final.Seq != 0 && s.c.seq >= s.f.final.Seq, nil
 }
 
 // progress writes the values that changed, if it is time to, or now.

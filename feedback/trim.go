@@ -39,7 +39,8 @@ func (s shorten) and(t shorten) shorten {
 // rewrite returns the journal in old without what s lets go, and its marks.
 //
 // Acknowledged records go first, then logs, then tasks, then states, the
-// oldest first. The final and the newest record of each state stay: what a
+// oldest first. The final and the newest record of each of the last keptStates
+// states stay: what a
 // task has begun ("publishing") must be found after a restart.
 func rewrite(old []byte, s shorten, every int64) ([]byte, []mark, error) {
 	all, err := index(old)
@@ -105,14 +106,20 @@ func index(old []byte) ([]stored, error) {
 	return all, nil
 }
 
+// keptStates is how many different states keep their newest record: more than
+// any task has.
+const keptStates = 16
+
 // choose marks what goes.
 func choose(all []stored, size int64, s shorten) {
 	keep := make(map[int]bool)
 	newest := make(map[string]bool)
 	for i := len(all) - 1; i >= 0; i-- {
-		if k := all[i].kind; k.Final() || k == KindState && !newest[all[i].state] && !s.all {
+		switch l := all[i]; {
+		case l.kind.Final():
 			keep[i] = true
-			newest[all[i].state] = true
+		case l.kind == KindState && !s.all && !newest[l.state] && len(newest) < keptStates:
+			keep[i], newest[l.state] = true, true
 		}
 	}
 	pass := func(may func(stored) bool, target int64) {
@@ -163,6 +170,9 @@ func (f *Feed) trim(s shorten) error {
 func (f *Feed) replace(short []byte, marks []mark, end int64) error {
 	saved := end - int64(len(short))
 	if saved <= 0 {
+		f.mu.Lock()
+		f.barren = true
+		f.mu.Unlock()
 		return nil
 	}
 	if err := atomicfile.WriteFile(f.path, short, journalPerm, "feedback.trim"); err != nil {
