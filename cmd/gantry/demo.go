@@ -225,6 +225,9 @@ func (d *demo) copy(ctx context.Context) error {
 	}
 	sub := *d.env
 	sub.Getenv = d.getenv
+	if !d.env.json {
+		sub.Stdout = io.Discard // report says the same and more
+	}
 	if code := run(ctx, &sub, args); code != api.ExitDone {
 		return &coded{code, errors.New("")} // run has said why
 	}

@@ -24,15 +24,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// built is the program as a person has it, in a folder that every uid can enter.
-func built(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(testkit.Dir(t), "gantry")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return path
-}
-
 // A process of a demo, as /proc shows it.
 type proc struct {
 	pid, uid int
@@ -159,8 +150,25 @@ func folder(t *testing.T, text string) string {
 	return m[1]
 }
 
-func TestDemoOnATerminal(t *testing.T) {
-	cmd := exec.Command(built(t), "demo", "--front", "embedded")
+func TestDemo(t *testing.T) {
+	program := filepath.Join(testkit.Dir(t), "gantry") // a folder that every uid can enter
+	out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for name, test := range map[string]func(*testing.T, string){
+		"a live bar on a terminal":       demoOnATerminal,
+		"the real servers, none as root": demoFronts,
+		"json alone on stdout":           demoJSON,
+		"keeps a file of the user's":     demoKeepsAFile,
+		"leaves nothing":                 demoLeavesNothing,
+		"without root":                   demoWithoutRoot,
+		"misuse":                         demoMisuse,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, program) })
+	}
+}
+
+func demoOnATerminal(t *testing.T, program string) {
+	cmd := exec.Command(program, "demo", "--front", "embedded")
 	tty, err := pty.Start(cmd) // a session of its own
 	require.NoError(t, err)
 	defer tty.Close()
@@ -190,8 +198,7 @@ func TestDemoOnATerminal(t *testing.T) {
 }
 
 // Behind each front: the real servers, and nothing as root.
-func TestDemoFronts(t *testing.T) {
-	program := built(t)
+func demoFronts(t *testing.T, program string) {
 	for _, kind := range front.Kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			exe := "gantry"
@@ -251,8 +258,8 @@ func TestDemoFronts(t *testing.T) {
 	}
 }
 
-func TestDemoJSON(t *testing.T) {
-	r := startDemo(t, exec.Command(built(t), "demo", "--json", "--size", "64MiB", "--cut", "2", "--front", "embedded"))
+func demoJSON(t *testing.T, program string) {
+	r := startDemo(t, exec.Command(program, "demo", "--json", "--size", "64MiB", "--cut", "2", "--front", "embedded"))
 	code := r.wait(t)
 	out, stderr := r.text()
 	require.Zero(t, code, "%s%s", out, stderr)
@@ -271,7 +278,7 @@ func TestDemoJSON(t *testing.T) {
 }
 
 // A file of the user's, kept: cmp and b3sum, which are not ours, agree.
-func TestDemoKeepsAFile(t *testing.T) {
+func demoKeepsAFile(t *testing.T, program string) {
 	source := filepath.Join(t.TempDir(), "disk one.img")
 	f, err := os.Create(source)
 	require.NoError(t, err)
@@ -283,7 +290,7 @@ func TestDemoKeepsAFile(t *testing.T) {
 	require.NoError(t, f.Close())
 
 	dir := filepath.Join(testkit.Dir(t), "kept")
-	r := startDemo(t, exec.Command(built(t), "demo", source, "--dir", dir, "--front", "embedded"))
+	r := startDemo(t, exec.Command(program, "demo", source, "--dir", dir, "--front", "embedded"))
 	code := r.wait(t)
 	out, stderr := r.text()
 	require.Zero(t, code, "%s%s", out, stderr)
@@ -300,15 +307,14 @@ func TestDemoKeepsAFile(t *testing.T) {
 	require.Equal(t, 2, strings.Count(out, "b3:"+strings.TrimSpace(string(sum))), "both digests are printed: %s", out)
 
 	// The same folder again is refused, and untouched.
-	r = startDemo(t, exec.Command(built(t), "demo", "--dir", dir))
+	r = startDemo(t, exec.Command(program, "demo", "--dir", dir))
 	require.NotZero(t, r.wait(t))
 	_, stderr = r.text()
 	require.Contains(t, stderr, "is not empty")
 	require.FileExists(t, copied)
 }
 
-func TestDemoLeavesNothing(t *testing.T) {
-	program := built(t)
+func demoLeavesNothing(t *testing.T, program string) {
 	for _, c := range []struct {
 		name   string
 		signal syscall.Signal
@@ -320,7 +326,7 @@ func TestDemoLeavesNothing(t *testing.T) {
 		{"killed", syscall.SIGKILL, -1, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := startDemo(t, exec.Command(program, "demo", "--size", "1GiB", "--front", "embedded"))
+			r := startDemo(t, exec.Command(program, "demo", "--size", "512MiB", "--front", "embedded"))
 			r.ready(t)
 			require.NoError(t, r.cmd.Process.Signal(c.signal))
 			code := r.wait(t) // and for the servers
@@ -335,12 +341,12 @@ func TestDemoLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestDemoWithoutRoot(t *testing.T) {
+func demoWithoutRoot(t *testing.T, program string) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to become somebody else")
 	}
 	const somebody = 58299
-	cmd := exec.Command(built(t), "demo", "--size", "32MiB", "--front", "embedded")
+	cmd := exec.Command(program, "demo", "--size", "32MiB", "--front", "embedded")
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody, Groups: []uint32{}}}
 	r := startDemo(t, cmd)
@@ -350,8 +356,7 @@ func TestDemoWithoutRoot(t *testing.T) {
 	require.Contains(t, out, fmt.Sprintf("share uid %d: not isolated", somebody))
 }
 
-func TestDemoMisuse(t *testing.T) {
-	program := built(t)
+func demoMisuse(t *testing.T, program string) {
 	for _, c := range []struct {
 		args []string
 		code int
