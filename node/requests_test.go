@@ -89,6 +89,15 @@ func TestBodies(t *testing.T) {
 		r = alpha.ask("ann", "PUT", "/crl", map[string]string{"Content-Type": api.TypeCRL}, strings.Repeat("x", api.MaxCRL+1))
 		require.Equal(t, 413, r.status)
 	})
+	t.Run("D57 chunked and length both", func(t *testing.T) {
+		// No front lets it through; one that did must not be believed.
+		rec, err := direct(filepath.Join(alpha.dir, "s"), "POST", api.Prefix+"/tasks", string(pemOf(w.ids["ann"])), map[string]string{
+			"CONTENT_TYPE": api.TypeJSON, "HTTP_CONTENT_TYPE": api.TypeJSON, "CONTENT_LENGTH": "2", "HTTP_TRANSFER_ENCODING": "chunked",
+		})
+		require.NoError(t, err)
+		require.Equal(t, 400, rec.Code, rec.Body.String())
+		require.Contains(t, rec.Body.String(), "both a length and a transfer encoding")
+	})
 	t.Run("D58 trailing JSON", func(t *testing.T) {
 		r := alpha.ask("ann", "POST", "/tasks", jsonType, good+"{}")
 		require.Equal(t, 400, r.status)

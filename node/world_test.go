@@ -138,7 +138,7 @@ socket = "%[2]s/s"
 dir = "%[2]s/state"
 cluster = "%[3]s/cluster.toml"
 [identity]
-ca = "%[3]s/ca/ca.pem"
+ca = "%[2]s/ca.pem"
 cert = "%[2]s/node/cert.pem"
 key = "%[2]s/node/key.pem"
 crl = "%[2]s/crl.pem"
@@ -175,6 +175,7 @@ func (m *machine) prepare(more string) {
 	for _, dir := range []string{"disks", "frozen", "frontdir", "state"} {
 		require.NoError(m.t, os.MkdirAll(filepath.Join(m.dir, dir), 0o700))
 	}
+	require.NoError(m.t, os.WriteFile(filepath.Join(m.dir, "ca.pem"), m.ca.CertPEM(), 0o644))
 	list, err := m.ca.CRL()
 	require.NoError(m.t, err)
 	require.NoError(m.t, os.WriteFile(filepath.Join(m.dir, "crl.pem"), list.PEM, 0o644))

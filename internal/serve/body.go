@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"gantry/api"
+	"gantry/fastcgi"
 	"gantry/feedback"
 
 	"github.com/go-json-experiment/json"
@@ -103,10 +104,11 @@ func checkBody(r *http.Request, route api.Route) error {
 	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != route.Media {
-		e := api.BadMedia.Err("this route takes " + route.Media)
-		return e
+		return api.BadMedia.Err("this route takes " + route.Media)
 	}
-	if r.Header.Get("Transfer-Encoding") != "" && r.ContentLength >= 0 {
+	// Package fastcgi keeps the length and drops the header: where both came,
+	// somebody in between may have read another body.
+	if _, chunked := fastcgi.ParamsFrom(r.Context()).Get("HTTP_TRANSFER_ENCODING"); chunked && r.ContentLength >= 0 {
 		return api.BadRequest.Err("the request has both a length and a transfer encoding")
 	}
 	if r.ContentLength < 0 {
