@@ -91,6 +91,15 @@ func TestNoGrantsDenyEverything(t *testing.T) {
 	require.Empty(t, p.Rights(caller("master", "m")))
 }
 
+// Nobody stays nobody, whatever a grant says.
+func TestNobodyMatchesNoGrant(t *testing.T) {
+	for _, who := range []string{"spiffe:////", "spiffe:////*", "*", "/*", ""} {
+		p := access.NewPolicy([]config.Grant{{Who: who, May: []string{"status"}}}, nil)
+		require.Error(t, p.Allows(access.Caller{}, api.MayStatus, ""), who)
+		require.Empty(t, p.Rights(access.Caller{}), who)
+	}
+}
+
 func TestRights(t *testing.T) {
 	p := access.NewPolicy(grants(), nil)
 	require.Equal(t, []api.Grant{
