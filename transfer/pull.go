@@ -189,7 +189,8 @@ func (r *run) combine(ctx context.Context, values <-chan Entry) error {
 			tree.Add(ZeroValue(n, PieceLen(n, r.file.Size), Pieces(r.file.Size) == 1))
 		}
 	}
-	if ctx.Err() == nil {
+	// A source that refuses closes values before ctx has ended: no value came.
+	if ctx.Err() == nil && tree.n > 0 {
 		r.digest = FormatDigest(tree.Root())
 	}
 	return nil
