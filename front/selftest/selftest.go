@@ -32,7 +32,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"lukechampine.com/blake3"
@@ -65,7 +64,7 @@ const (
 
 // Options of New.
 type Options struct {
-	// Danger mounts the handlers that panic or die. For tests only.
+	// Danger mounts the handler that ends badly. For tests only.
 	Danger bool
 }
 
@@ -176,13 +175,24 @@ type Upload struct {
 }
 
 func (h *handlers) echo(w http.ResponseWriter, r *http.Request) {
-	sum := blake3.New(32, nil)
-	n, err := io.Copy(sum, http.MaxBytesReader(w, r.Body, MaxBytes))
-	u := Upload{Bytes: n, Digest: "b3:" + hex.EncodeToString(sum.Sum(nil))}
+	n, digest, err := digest(http.MaxBytesReader(w, r.Body, MaxBytes))
+	u := Upload{Bytes: n, Digest: digest}
 	if err != nil {
 		u.Error = err.Error()
 	}
 	reply(w, u)
+}
+
+func digest(r io.Reader) (int64, string, error) {
+	sum := blake3.New(32, nil)
+	n, err := io.Copy(sum, r)
+	return n, "b3:" + hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// Digest is what "echo" answers for the first n bytes of Content.
+func Digest(n int64) string {
+	_, text, _ := digest(NewContent(n)) // Content never fails
+	return text
 }
 
 // refuse leaves at least the tail of a large body unread.
@@ -267,7 +277,7 @@ func (h *handlers) ranged(w http.ResponseWriter, r *http.Request) {
 }
 
 // die ends badly. "nofinal" returns as if all were said; "short" breaks its
-// Content-Length; "panic" and "kill" are what they say.
+// Content-Length; "panic" panics.
 func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
 	how := r.URL.Query().Get("how")
 	rc := stream(w)
@@ -279,12 +289,8 @@ func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
 	for i := 1; i <= 3; i++ {
 		line(w, rc, Line{i, time.Now(), false})
 	}
-	switch how {
-	case "panic":
+	if how == "panic" {
 		panic("self test: told to panic")
-	case "kill":
-		syscall.Kill(syscall.Getpid(), syscall.SIGKILL)
-		<-r.Context().Done() // the signal takes a moment
 	}
 }
 

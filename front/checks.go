@@ -1,0 +1,308 @@
+package front
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"gantry/api"
+	"gantry/front/selftest"
+)
+
+// The checks. Each returns what it found, or an error that says it.
+
+func (c *checker) tls(ctx context.Context) (string, string, error) {
+	state, err := c.dial(ctx, c.conf)
+	if err != nil {
+		return "", "", fmt.Errorf("no connection to %s: %w", c.host, err)
+	}
+	old := c.conf.Clone()
+	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+	if _, err := c.dial(ctx, old); err == nil {
+		return "", "", errors.New("the front also speaks TLS 1.2; node traffic needs 1.3 only")
+	}
+	leaf := state.PeerCertificates[0]
+	return "TLS 1.3 only, and the front is the one expected",
+		fmt.Sprintf("%s, certificate until %s", tls.CipherSuiteName(state.CipherSuite), leaf.NotAfter.UTC().Format(time.RFC3339)), nil
+}
+
+// api says whether there is a node behind the front that lets us test it.
+func (c *checker) api(ctx context.Context) (string, string, error) {
+	var h selftest.Headers
+	if err := c.ask(ctx, "headers", &h); err != nil {
+		return "", "", err
+	}
+	return "a gantry node answers", h.Params["SERVER_SOFTWARE"], nil
+}
+
+func (c *checker) demanded(ctx context.Context) (string, string, error) {
+	bare := c.conf.Clone()
+	bare.Certificates, bare.GetClientCertificate = nil, nil
+	tr := c.transport(bare)
+	defer tr.CloseIdleConnections()
+	resp, err := c.send(ctx, &http.Client{Transport: tr}, http.MethodGet, "headers", nil, 0)
+	if ctx.Err() != nil {
+		return "", "", ctx.Err()
+	}
+	if err != nil {
+		return "a client without a certificate is refused", "in the handshake", nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusBadRequest {
+		return "a client without a certificate is refused", resp.Status, nil
+	}
+	return "", "", fmt.Errorf("a client without a certificate gets %s; the front must refuse it", resp.Status)
+}
+
+func (c *checker) http1(ctx context.Context) (string, string, error) {
+	conf := c.conf.Clone()
+	conf.NextProtos = []string{"h2", "http/1.1"}
+	state, err := c.dial(ctx, conf)
+	if err != nil {
+		return "", "", err
+	}
+	if state.NegotiatedProtocol == "h2" {
+		return "", "", errors.New("the front prefers HTTP/2; node traffic is HTTP/1.1, turn HTTP/2 off on this listener")
+	}
+	return "HTTP/1.1 only", "", nil
+}
+
+// resumption tries what gantry's own clients never do.
+func (c *checker) resumption(ctx context.Context) (string, string, error) {
+	conf := c.conf.Clone()
+	conf.SessionTicketsDisabled = false
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+	check := conf.VerifyConnection
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		if check == nil || cs.DidResume {
+			return nil // judged below
+		}
+		return check(cs)
+	}
+	for range 3 {
+		tr := c.transport(conf)
+		resp, err := c.send(ctx, &http.Client{Transport: tr}, http.MethodGet, "headers", nil, 0)
+		if err != nil {
+			return "", "", err
+		}
+		io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer)) // tickets arrive beside it
+		resp.Body.Close()
+		tr.CloseIdleConnections()
+		if resp.TLS.DidResume {
+			return "", "", errors.New("the front resumes sessions, so a certificate is not asked for again; turn session tickets and session cache off")
+		}
+	}
+	return "sessions are not resumed", "", nil
+}
+
+// stream reads lines and calls each with the time of arrival.
+func (c *checker) stream(ctx context.Context, path string, each func(selftest.Line, time.Time) error) error {
+	resp, err := c.send(ctx, c.http, http.MethodGet, path, nil, 0)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return statusError(resp, nil)
+	}
+	for s := bufio.NewScanner(resp.Body); ; {
+		if !s.Scan() {
+			if s.Err() != nil {
+				return s.Err()
+			}
+			return errors.New("the stream ended before its last line")
+		}
+		var l selftest.Line
+		if err := api.DecodeBytes(s.Bytes(), &l); err != nil {
+			return err
+		}
+		if err := each(l, time.Now()); err != nil || l.Last {
+			return err
+		}
+	}
+}
+
+// lines compares intervals, because the two clocks may differ: how much later
+// than the fastest line came each?
+func (c *checker) lines(ctx context.Context) (string, string, error) {
+	var offsets []time.Duration
+	err := c.stream(ctx, fmt.Sprintf("lines?n=%d&every=%s", checkLines, checkEvery), func(l selftest.Line, at time.Time) error {
+		offsets = append(offsets, at.Sub(l.Time))
+		return nil
+	})
+	if err != nil {
+		return "", "", err
+	}
+	slices.Sort(offsets)
+	median, worst := offsets[len(offsets)/2]-offsets[0], offsets[len(offsets)-1]-offsets[0]
+	detail := fmt.Sprintf("%d lines: median %s, worst %s later than the fastest", len(offsets), median.Round(time.Microsecond), worst.Round(time.Microsecond))
+	if median > lateLine {
+		return "", detail, errors.New("lines are held back on the way; turn buffering and compression off")
+	}
+	return "each line arrives when it is written", detail, nil
+}
+
+func (c *checker) order(ctx context.Context) (string, string, error) {
+	last, from := 0, time.Now()
+	err := c.stream(ctx, fmt.Sprintf("lines?n=%d", checkOrdered), func(l selftest.Line, _ time.Time) error {
+		if last++; l.N != last {
+			return fmt.Errorf("line %d came in the place of line %d", l.N, last)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", "", err
+	}
+	return "lines arrive complete and in order", fmt.Sprintf("%d in %s", last, time.Since(from).Round(time.Millisecond)), nil
+}
+
+// cancel leaves a silent handler and asks on another connection what became
+// of it.
+func (c *checker) cancel(ctx context.Context) (string, string, error) {
+	id := drawID()
+	tr := c.transport(c.conf)
+	defer tr.CloseIdleConnections()
+	reading, leave := context.WithCancel(ctx)
+	defer leave()
+	resp, err := c.send(reading, &http.Client{Transport: tr}, http.MethodGet, "cancel/start?mode=silent&id="+id, nil, 0)
+	if err != nil {
+		return "", "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return "", "", statusError(resp, nil)
+	}
+	if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
+		return "", "", err
+	}
+	from := time.Now()
+	leave()
+	var a selftest.Cancel
+	if err := c.ask(ctx, "cancel/ask?until=ended&id="+id, &a); err != nil {
+		return "", "", fmt.Errorf("a handler was not told that its client had left: %w", err)
+	}
+	took := time.Since(from)
+	detail := fmt.Sprintf("after %s, one round trip included", took.Round(100*time.Microsecond))
+	if !a.Left || took > lateCancel {
+		return "", detail, errors.New("a handler is not told when its client leaves; on lighttpd set tcp-fin-propagate, on nginx leave fastcgi_ignore_client_abort off")
+	}
+	return "a handler learns that its client left", detail, nil
+}
+
+func (c *checker) ranges(ctx context.Context) (string, string, error) {
+	const from, length = 5_000_001, 70_000
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+selftest.Prefix+"range", nil)
+	if err != nil {
+		return "", "", err
+	}
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, from+length-1))
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", "", err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, length+1))
+	switch {
+	case err != nil:
+		return "", "", err
+	case resp.StatusCode != http.StatusPartialContent || len(data) != length:
+		return "", "", fmt.Errorf("a range of %d bytes was answered with %s and %d bytes", length, resp.Status, len(data))
+	}
+	for i, b := range data {
+		if b != selftest.Byte(int64(from+i)) {
+			return "", "", fmt.Errorf("byte %d of a range is not what belongs there", from+i)
+		}
+	}
+	return "ranges pass unchanged", "", nil
+}
+
+// counter counts what was taken for sending.
+type counter struct {
+	io.Reader
+	n atomic.Int64
+}
+
+func (r *counter) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+func (c *checker) refusal(ctx context.Context) (string, string, error) {
+	body := &counter{Reader: selftest.NewContent(checkRefused)}
+	resp, err := c.send(ctx, c.http, http.MethodPost, "refuse", body, checkRefused)
+	if err != nil {
+		return "", "", fmt.Errorf("an early refusal did not arrive: %w", err)
+	}
+	defer resp.Body.Close()
+	detail := fmt.Sprintf("%d of %d MiB were sent", body.n.Load()>>20, checkRefused>>20)
+	switch resp.StatusCode {
+	case http.StatusForbidden:
+	case http.StatusRequestEntityTooLarge:
+		return "", detail, errors.New("the front refuses a body of 64 MiB by itself; raise its limit")
+	default:
+		return "", detail, statusError(resp, nil)
+	}
+	if body.n.Load() >= checkRefused {
+		return "", detail, errors.New("a refused upload is taken to its end; turn request buffering off")
+	}
+	return "a refused upload stops early", detail, nil
+}
+
+func (c *checker) upload(ctx context.Context) (string, string, error) {
+	from := time.Now()
+	resp, err := c.send(ctx, c.http, http.MethodPost, "echo", selftest.NewContent(checkUpload), checkUpload)
+	if err != nil {
+		return "", "", err
+	}
+	var u selftest.Upload
+	if err := answer(resp, &u); err != nil {
+		return "", "", err
+	}
+	if want := selftest.Digest(checkUpload); u.Bytes != checkUpload || u.Digest != want {
+		return "", "", fmt.Errorf("of an upload of %d bytes %d arrived, digest %s instead of %s", checkUpload, u.Bytes, u.Digest, want)
+	}
+	return "uploads arrive whole", fmt.Sprintf("%d MiB in %s", checkUpload>>20, time.Since(from).Round(time.Millisecond)), nil
+}
+
+// headers tries to be somebody else.
+func (c *checker) headers(ctx context.Context) (string, string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+selftest.Prefix+"headers", nil)
+	if err != nil {
+		return "", "", err
+	}
+	for _, name := range []string{"SSL-Client-Verify", "SSL_CLIENT_VERIFY", "SSL-Client-Cert", "SSL_CLIENT_CERT"} {
+		req.Header[name] = []string{"spoofed"}
+	}
+	req.Header.Set("Proxy", "http://192.0.2.1/") // RFC 5737: an address that is nobody's
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", "", err
+	}
+	var h selftest.Headers
+	if err := answer(resp, &h); err != nil {
+		return "", "", err
+	}
+	if h.Params["SSL_CLIENT_VERIFY"] != "SUCCESS" || len(h.HTTP["Proxy"]) > 0 {
+		return "", "", fmt.Errorf("headers from the client pass for identity or proxy settings: SSL_CLIENT_VERIFY is %q", h.Params["SSL_CLIENT_VERIFY"])
+	}
+	if len(c.conf.Certificates) > 0 {
+		want := fmt.Sprintf("sha256:%x", sha256.Sum256(c.conf.Certificates[0].Certificate[0]))
+		if got := h.Params["SSL_CLIENT_CERT"]; got != want {
+			return "", "", fmt.Errorf("the node sees certificate %q instead of %q", got, want)
+		}
+	}
+	if v := resp.Header.Get("Server"); strings.Contains(v, "/") {
+		return "", "", fmt.Errorf("the front tells its version to everybody: %q", v)
+	}
+	return "identity comes from the handshake, not from headers", "", nil
+}
