@@ -23,17 +23,18 @@ import (
 //	C49  escapes and markup are data; whoever shows them uses Printable
 //	C50  clocks of nodes differ, and nothing is decided by a record's time: it is kept
 //	C53  what was trimmed is a gap, not an error; above the last is ErrAfter (409)
-func TestCatalogue(t *testing.T) {
+type row struct {
+	name  string
+	in    string // after hello
+	kinds string // of what is handed on after hello
+	seq   int64  // of the refusal
+	rule  string // part of the refusal's text; "": none
+	err   error  // otherwise, how the stream ends; nil: well
+}
+
+func catalogue() []row {
 	done := func(seq int) string { return stored(seq, "result", `,"value":{}`) }
-	type row struct {
-		name  string
-		in    string // after hello
-		kinds string // of what is handed on after hello
-		seq   int64  // of the refusal
-		rule  string // part of the refusal's text; "": none
-		err   error  // otherwise, how the stream ends; nil: well
-	}
-	rows := []row{
+	return []row{
 		{"C35 line over 60 KiB", text(logLine(1), stored(2, "log", `,"text":"`+strings.Repeat("x", feedback.MaxJobLine)+`"`)), "log:1", 1, "a line over 61440 bytes", nil},
 		{"C35 line over 60 KiB by padding alone", text(logLine(1), logLine(2)+strings.Repeat(" ", feedback.MaxJobLine)), "log:1", 1, "a line over 61440 bytes", nil},
 		{"C35 endless line", text(logLine(1)) + `{"seq":2,"text":"` + strings.Repeat("x", 10*feedback.MaxJobLine), "log:1", 1, "a line over", nil},
@@ -101,7 +102,10 @@ func TestCatalogue(t *testing.T) {
 		{"C52 object and text", text(logLine(1) + " x"), "", 0, "not one JSON object", nil},
 		{"C53 trimmed is a gap", text(`{"kind":"gap","from":1,"to":4,"why":"trimmed"}`, done(5)), "gap:1-4 result:5", 0, "", nil},
 	}
-	for _, c := range rows {
+}
+
+func TestCatalogue(t *testing.T) {
+	for _, c := range catalogue() {
 		t.Run(c.name, func(t *testing.T) {
 			rd := feedback.NewReader(strings.NewReader(text(helloLine)+c.in), feedback.ReaderOptions{ID: "t1", Check: needsDigest})
 			var got []feedback.Record

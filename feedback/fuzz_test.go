@@ -29,6 +29,9 @@ func FuzzReader(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	for _, c := range catalogue() {
+		f.Add([]byte(text(helloLine) + c.in))
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		rd := feedback.NewReader(bytes.NewReader(in), feedback.ReaderOptions{})
 		var last int64

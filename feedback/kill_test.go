@@ -2,6 +2,7 @@ package feedback_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -35,7 +36,15 @@ func (p pipeReply) FlushError() error   { return nil }
 // while its stream goes to standard output. FEEDBACK_TEST_AFTER says from
 // where, FEEDBACK_TEST_FINISH that it should come to an end.
 func writerChild(path string) error {
-	f, err := feedback.Open(path, feedback.Options{})
+	o := feedback.Options{}
+	padding := 0
+	if os.Getenv("FEEDBACK_TEST_SMALL") != "" {
+		o.Max, padding = feedback.MinJournal, 2000 // so that it is shortened
+	}
+	f, err := feedback.Open(path, o)
+	if errors.Is(err, os.ErrNotExist) {
+		f, err = feedback.Create(path, o)
+	}
 	if err != nil {
 		return err
 	}
@@ -48,22 +57,26 @@ func writerChild(path string) error {
 	for g := range 4 {
 		wg.Go(func() {
 			for k := range 150 {
-				f.Log("info", "", fmt.Sprintf("process %d, writer %d, line %d %s", os.Getpid(), g, k, strings.Repeat("x", k%300)))
+				f.Log("info", "", fmt.Sprintf("process %d, writer %d, line %d %s", os.Getpid(), g, k, strings.Repeat("x", k%300+padding)))
 				if k%7 == 0 && f.State(fmt.Sprint("step", g), os.Getpid()) != nil {
 					return
 				}
 			}
 		})
 	}
+	var end sync.WaitGroup
 	if finish {
-		wg.Go(func() { <-f.Done() })
-		go func() { _ = f.Finish("the end", nil) }()
+		end.Go(func() {
+			wg.Wait()
+			_ = f.Finish("the end", nil) // the stream tells
+		})
 	}
 	w := feedback.NewWriter(pipeReply{os.Stdout, http.Header{}}, feedback.WriterOptions{})
 	if err := f.Stream(context.Background(), w, after, feedback.Hello{ID: "t1"}); err != nil {
 		return err
 	}
 	wg.Wait()
+	end.Wait()
 	return f.Close()
 }
 
