@@ -23,7 +23,7 @@ func (r *run) copy(ctx context.Context) (api.Raw, error) {
 		return nil, err
 	}
 	if _, over := r.finals[r.j.Tasks[roleExport].Request.ID]; over && !r.j.Tasks[roleImport].Sent {
-		export.wait(courtesy)
+		export.wait(lastWords)
 		if export.err != nil {
 			return nil, export.err // nobody can import from it any more
 		}
@@ -40,10 +40,10 @@ func (r *run) copy(ctx context.Context) (api.Raw, error) {
 	case err == nil:
 		// The import tells the export that it is done; its last records are
 		// worth a moment, but not the outcome.
-		export.wait(courtesy)
+		export.wait(lastWords)
 	case ctx.Err() == nil && !unknown:
 		r.drop(ctx, roleExport)
-		export.wait(courtesy)
+		export.wait(lastWords)
 	}
 	return value, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	// courtesy bounds what is done for others after the outcome is known:
 	// acknowledging, ending an export that nobody reads.
 	courtesy = 10 * time.Second
+	// lastWords is how long the export's last records are waited for once the
+	// outcome is known: they are worth a moment, but not the user's time.
+	lastWords = 2 * time.Second
 	// cancelTries and cancelPause bound how long a node is asked to cancel.
 	cancelTries = 10
 	cancelPause = time.Second
@@ -47,7 +51,7 @@ func (d *Driver) Run(ctx context.Context, j *Job) (feedback.Record, error) {
 	if err != nil {
 		return feedback.Record{}, err
 	}
-	r := &run{d: d, j: j, after: after, finals: finals, items: map[string]*feedback.Item{}}
+	r := &run{d: d, j: j, after: after, finals: finals, items: map[string]*item{}}
 	defer r.work.Wait()
 	if err := r.steps(ctx); err != nil {
 		if _, ok := errors.AsType[*client.UnknownError](err); ok {
@@ -68,7 +72,7 @@ type run struct {
 	work   sync.WaitGroup
 
 	mu    sync.Mutex
-	items map[string]*feedback.Item // guarded by mu
+	items map[string]*item // guarded by mu
 }
 
 // steps runs the steps and ends the job with what came out.
@@ -196,23 +200,33 @@ func (r *run) progress(node string, p *feedback.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name := node + ":" + p.Item
-	key := name + "\x00" + p.Phase
-	item := r.items[key]
-	if item == nil {
-		item = r.j.feed.Item(name, p.Phase, p.Unit, p.Total)
-		r.items[key] = item
+	it := r.items[name]
+	if it == nil {
+		it = &item{r.j.feed.Item(name, p.Phase, p.Unit, p.Total), p.Phase}
+		it.Carry(p.Done) // what is there when it is first seen has cost no time here
+		r.items[name] = it
 	}
-	item.SetTotal(p.Total)
-	item.Set(p.Done)
+	it.SetTotal(p.Total)
+	it.Set(p.Done)
+	if it.phase != p.Phase {
+		it.phase = p.Phase
+		it.SetPhase(p.Phase)
+	}
+}
+
+// item is one item of a task in the job's feed.
+type item struct {
+	*feedback.Item
+	phase string
 }
 
 func (r *run) endItems(node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, item := range r.items {
-		if len(key) > len(node) && key[:len(node)+1] == node+":" {
-			item.End()
-			delete(r.items, key)
+	for name, it := range r.items {
+		if strings.HasPrefix(name, node+":") {
+			it.End()
+			delete(r.items, name)
 		}
 	}
 }

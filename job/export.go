@@ -56,7 +56,7 @@ func (r *run) export(ctx context.Context) (api.Raw, error) {
 		return nil, context.Cause(ctx)
 	}
 	r.drop(ctx, roleExport)
-	export.wait(courtesy)
+	export.wait(lastWords)
 	return nil, err
 }
 
@@ -72,7 +72,7 @@ func (r *run) exported(ctx context.Context, result api.ImportResult, export *exp
 		r.j.Log("warn", r.j.Spec.From.Node, "cannot tell the source that the file arrived: "+err.Error())
 	}
 	if export != nil && err == nil {
-		export.wait(courtesy)
+		export.wait(lastWords)
 	}
 	return api.Encode(result), nil
 }

@@ -153,6 +153,9 @@ func describe(p *feedback.Progress) string {
 	if p.Total > 0 {
 		s += fmt.Sprintf(" (%d%%)", min(100, max(0, int64(float64(p.Done)/float64(p.Total)*100))))
 	}
+	if p.Total >= 0 && p.Done >= p.Total {
+		return s // how fast the last of it came says nothing any more
+	}
 	if p.Rate > 0 {
 		s += ", " + amount(int64(p.Rate), p.Unit) + "/s"
 	}
