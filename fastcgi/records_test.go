@@ -171,8 +171,9 @@ func TestRecords(t *testing.T) {
 			f := s.dial(t)
 			f.send(beginRec(1, role, keepConn), stream(params, 1, fastcgi.EncodePairs(cgi()...)), stream(stdin, 1, []byte("x")))
 			f.wantEnd(1, 0, 3)
-			f.send(request(1, 0, cgi())) // still in step
+			f.send(request(1, keepConn, cgi())) // still in step
 			require.Equal(t, "200 OK", f.reply(1).status)
+			f.send(rec(stdin, 1, nil, 0)) // of no refused request any more
 			f.ends()
 		}
 		f := s.dial(t)

@@ -72,10 +72,9 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 
 	req.cancel(nil)
 	c.server.release()
-	if err != nil && !errors.Is(err, ErrProtocol) { // after that the reader lingers
-		c.nc.Close() // in the middle of the reply, for the front to see
-	}
-	c.settle(req, keep)
+	// An error leaves the reply without its end; that the socket ends here is
+	// how the front sees it.
+	c.settle(req, keep && err == nil)
 }
 
 // detach makes room for the next request, before FCGI_END_REQUEST invites it.

@@ -151,6 +151,29 @@ func TestCaps(t *testing.T) {
 	c.send() // the connection has not been closed for the refusal
 }
 
+// TestSlotsComeBack: a request that never reached its handler holds none.
+func TestSlotsComeBack(t *testing.T) {
+	s := serve(t, &fastcgi.Server{Limits: fastcgi.Limits{Requests: 1}, Handler: http.HandlerFunc(ok)})
+	for name, records := range map[string][]byte{
+		"hangs up":       beginRec(1, responder, 0),
+		"aborts":         append(beginRec(1, responder, 0), rec(abort, 1, nil, 0)...),
+		"breaks records": append(beginRec(1, responder, 0), rec(stdin, 1, nil, 0)...),
+		"bad parameters": append(beginRec(1, responder, 0), append(rec(params, 1, nil, 0), rec(stdin, 1, nil, 0)...)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := s.dial(t)
+			f.send(records)
+			require.NoError(t, f.Conn.(*net.UnixConn).CloseWrite())
+			for { // until the server has closed
+				if _, err := f.next(); err != nil {
+					break
+				}
+			}
+			require.Equal(t, "ok", s.ask(t, "").body)
+		})
+	}
+}
+
 // start runs a server whose end the test itself brings about.
 func start(t *testing.T, srv *fastcgi.Server) (dial func() *front, served <-chan error) {
 	path := filepath.Join(testkit.Dir(t), "s")
