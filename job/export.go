@@ -52,7 +52,7 @@ func (r *run) export(ctx context.Context) (api.Raw, error) {
 	switch {
 	case err == nil:
 		return r.exported(ctx, result, export)
-	case errors.Is(context.Cause(ctx), ErrLeft) && r.j.Spec.resumable():
+	case ctx.Err() != nil && r.j.Spec.resumable():
 		return nil, context.Cause(ctx)
 	}
 	r.drop(ctx, roleExport)
@@ -100,7 +100,9 @@ func (r *run) pull(ctx context.Context) (api.ImportResult, error) {
 	}
 	defer done()
 	result, err := im.Run(ctx)
-	if err != nil && !errors.Is(context.Cause(ctx), ErrLeft) && !errors.Is(err, transfer.ErrUnsettled) {
+	// Who leaves comes back; only the user's cancelling has a code.
+	_, coded := errors.AsType[*feedback.Error](context.Cause(ctx))
+	if left := ctx.Err() != nil && !coded; err != nil && !left && !errors.Is(err, transfer.ErrUnsettled) {
 		if err := im.Discard(); err != nil {
 			r.j.Log("warn", "", "the part that arrived stays: "+err.Error())
 		}

@@ -45,6 +45,8 @@ type fake struct {
 	// run tells how a task of an operation goes; it returns its final line.
 	run map[string]func(t *fakeTask) string
 
+	refuseFeeds bool // with a code that says nothing about the task
+
 	file   *transfer.Export
 	tamper func(path string, body []byte) []byte
 }
@@ -166,6 +168,10 @@ func (f *fake) task(w http.ResponseWriter, r *http.Request) *fakeTask {
 }
 
 func (f *fake) feed(w http.ResponseWriter, r *http.Request) {
+	if f.refuseFeeds {
+		f.problem(w, api.Revoked)
+		return
+	}
 	if task := f.task(w, r); task != nil {
 		after, _ := strconv.Atoi(r.URL.Query().Get("after"))
 		f.stream(w, r, task, after)

@@ -194,6 +194,24 @@ func TestUnknownStaysUnfinished(t *testing.T) {
 	require.Equal(t, api.Done, api.OutcomeOf(&final))
 }
 
+// TestRefusedLaterIsUnknown: once a start may have arrived, a refusal to look
+// says nothing about the task, also to the next process.
+func TestRefusedLaterIsUnknown(t *testing.T) {
+	w := newWorld(t)
+	ctx, leave := context.WithCancelCause(t.Context())
+	w.beta.start = func(http.ResponseWriter, *http.Request) bool {
+		leave(job.ErrLeft)
+		panic(http.ErrAbortHandler)
+	}
+	_, _, _, err := w.run(ctx, copySpec())
+	require.Equal(t, job.ErrLeft, err)
+	w.beta.refuseFeeds = true
+	_, resumed, _, err := w.run(t.Context(), copySpec())
+	require.True(t, resumed)
+	_, unknown := errors.AsType[*client.UnknownError](err)
+	require.True(t, unknown, "%v", err)
+}
+
 func TestCancel(t *testing.T) {
 	w := newWorld(t)
 	w.beta.run[api.OpImport] = w.alpha.run[api.OpExport] // runs until it is cancelled

@@ -34,7 +34,11 @@ func newRootCommand(e *env) *cobra.Command {
 		}
 		return cmd.Help()
 	}
-	root.AddCommand(newVersionCommand(e), newDemoCommand(e))
+	root.AddCommand(
+		newCopyCommand(e), newExportCommand(e), newDigestCommand(e), newListCommand(e),
+		newJobsCommand(e), newWatchCommand(e), newCancelCommand(e), newNodesCommand(e),
+		newFrontCommand(e), newCACommand(e), newDemoCommand(e), newVersionCommand(e),
+	)
 	root.AddCommand(newHiddenCommands(e)...)
 	return root
 }
