@@ -239,23 +239,52 @@ func (r *counter) Read(p []byte) (int, error) {
 
 func (c *checker) refusal(ctx context.Context) (string, string, error) {
 	body := &counter{Reader: selftest.NewContent(checkRefused)}
-	resp, err := c.send(ctx, c.http, http.MethodPost, "refuse", body, checkRefused)
+	status, sent, err := c.refused(ctx, body)
 	if err != nil {
 		return "", "", fmt.Errorf("an early refusal did not arrive: %w", err)
 	}
-	defer resp.Body.Close()
-	detail := fmt.Sprintf("%d of %d MiB were sent", body.n.Load()>>20, checkRefused>>20)
-	switch resp.StatusCode {
-	case http.StatusForbidden:
-	case http.StatusRequestEntityTooLarge:
+	detail := fmt.Sprintf("%d of %d MiB were sent", sent>>20, checkRefused>>20)
+	switch {
+	case status == http.StatusRequestEntityTooLarge:
 		return "", detail, errors.New("the front refuses a body of 64 MiB by itself; raise its limit")
-	default:
-		return "", detail, statusError(resp, nil)
-	}
-	if body.n.Load() >= checkRefused {
+	case status != http.StatusForbidden:
+		return "", detail, fmt.Errorf("a refused upload is answered with %d", status)
+	case sent >= checkRefused:
 		return "", detail, errors.New("a refused upload is taken to its end; turn request buffering off")
 	}
 	return "a refused upload stops early", detail, nil
+}
+
+// refused uploads over a connection of its own and returns the status and what
+// had been sent when it came. lighttpd resets the connection soon after an
+// early answer; net/http then sometimes reports the failed write instead of
+// the answer that is already there.
+func (c *checker) refused(ctx context.Context, body *counter) (status int, sent int64, err error) {
+	d := tls.Dialer{Config: c.conf}
+	conn, err := d.DialContext(ctx, "tcp", c.host)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+selftest.Prefix+"refuse", body)
+	if err != nil {
+		return 0, 0, errors.Join(err, conn.Close())
+	}
+	req.ContentLength = checkRefused
+	req.Header.Set("Content-Type", api.TypeBytes)
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		req.Write(conn) // meant to fail
+	}()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	sent = body.n.Load()
+	conn.Close()
+	<-written
+	if err != nil {
+		return 0, sent, err
+	}
+	return resp.StatusCode, sent, resp.Body.Close()
 }
 
 func (c *checker) upload(ctx context.Context) (string, string, error) {
