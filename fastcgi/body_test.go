@@ -260,6 +260,17 @@ func TestEarlyAnswer(t *testing.T) {
 		f.wantEnd(2, 0, 3)
 		f.send(head(3, keepConn, cgi())) // stays half begun
 	})
+	t.Run("then it is idle, no longer lingering", func(t *testing.T) {
+		s := serve(t, &fastcgi.Server{
+			Limits:  fastcgi.Limits{IdleTimeout: 50 * time.Millisecond, LingerTimeout: time.Hour},
+			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadFull(r.Body, make([]byte, 5)) }),
+		})
+		f := s.dial(t)
+		f.send(head(1, keepConn, cgi("CONTENT_LENGTH", "5")), rec(stdin, 1, []byte("hello"), 0))
+		require.NoError(t, f.reply(1).err)
+		f.send(rec(stdin, 1, nil, 0))
+		f.ends()
+	})
 	t.Run("a request that begins within the old body is refused", func(t *testing.T) {
 		s := handle(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.ReadFull(r.Body, make([]byte, 5)) })
 		f := s.dial(t)

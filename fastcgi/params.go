@@ -77,8 +77,8 @@ func decodePairs(s string, limit int) ([]pair, error) {
 func cutPair(s string) (name, value, rest string, err error) {
 	n, s, ok := cutLength(s)
 	v, s, ok2 := cutLength(s)
-	// Both are below 2^31, so the sum needs 64 bits on every platform
-	// (golang/go#81293).
+	// Both are below 2^31, but their sum may not be: an int of 32 bits would
+	// overflow (golang/go#81293).
 	if !ok || !ok2 || uint64(n)+uint64(v) > uint64(len(s)) {
 		return "", "", "", errTruncated
 	}
