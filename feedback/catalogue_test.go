@@ -163,6 +163,42 @@ func TestCatalogueOfHello(t *testing.T) {
 	})
 }
 
+func TestReaderMemory(t *testing.T) {
+	t.Run("C42 a repeat too old to compare", func(t *testing.T) {
+		var in strings.Builder
+		in.WriteString(text(helloLine))
+		for n := range feedback.SeenLines + 1 {
+			in.WriteString(text(logLine(n + 1)))
+		}
+		in.WriteString(text(logLine(2)))
+		in.WriteString(text(logLine(1)))
+		rd := feedback.NewReader(strings.NewReader(in.String()), feedback.ReaderOptions{})
+		err := rd.Each(func(feedback.Record) error { return nil })
+		require.ErrorContains(t, err, fmt.Sprintf("refused at record 1: a number that goes back from %d", feedback.SeenLines+1))
+	})
+	t.Run("C35 a bound of the caller", func(t *testing.T) {
+		for padding, ok := range map[int]bool{0: true, 10: true, 11: false} {
+			in := helloLine + strings.Repeat(" ", padding) + "\n"
+			_, err := feedback.NewReader(strings.NewReader(in), feedback.ReaderOptions{MaxLine: len(helloLine) + 11}).Read()
+			require.Equal(t, ok, err == nil, "%d: %v", padding, err)
+		}
+	})
+	t.Run("C42 repeats after attaching again", func(t *testing.T) {
+		rd := feedback.NewReader(strings.NewReader(text(helloLine, logLine(1), logLine(2))), feedback.ReaderOptions{})
+		require.ErrorIs(t, rd.Each(func(feedback.Record) error { return nil }), io.ErrUnexpectedEOF)
+		again := strings.Replace(helloLine, `"last":0`, `"last":2`, 1)
+		rd.Attach(strings.NewReader(text(again, logLine(1), logLine(2), stored(3, "result", `,"value":1`))))
+		var got []feedback.Record
+		require.NoError(t, rd.Each(func(rec feedback.Record) error { got = append(got, rec); return nil }))
+		require.Equal(t, "hello result:3", kinds(got))
+		rd.Attach(strings.NewReader(text(strings.Replace(again, `"last":2`, `"last":3`, 1), stored(1, "log", `,"text":"else"`))))
+		_, err := rd.Read()
+		require.NoError(t, err)
+		_, err = rd.Read()
+		require.ErrorContains(t, err, "refused at record 1: other bytes")
+	})
+}
+
 func TestPrintable(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain, größer, 日本":              "plain, größer, 日本",

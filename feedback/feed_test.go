@@ -1,6 +1,7 @@
 package feedback_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -153,6 +154,12 @@ func TestLongTextsAreCut(t *testing.T) {
 				require.True(t, strings.HasSuffix(all[1].Body.(*feedback.Log).Text, feedback.CutMark))
 			}
 		})
+	}
+	for n := feedback.MaxTaskLine - 4<<10; n < feedback.MaxTaskLine; n += 61 {
+		f, _ := newFeed(t, feedback.Options{})
+		f.Log(strings.Repeat("l", 64), strings.Repeat("i", 1<<10), strings.Repeat("x", n))
+		require.NoError(t, f.Finish(nil, nil))
+		require.Equal(t, int64(2), f.Last(), "a text of %d bytes", n)
 	}
 	f, _ := newFeed(t, feedback.Options{})
 	f.Log("info", "", "short \xff text")
@@ -337,6 +344,20 @@ func TestDamageIsRefusedByLine(t *testing.T) {
 			require.Equal(t, c.content, string(left), "nothing was changed")
 		})
 	}
+}
+
+func TestDamageWhileItIsOpen(t *testing.T) {
+	f, path := newFeed(t, feedback.Options{})
+	for range 3 {
+		require.NoError(t, f.State("running", nil))
+	}
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, bytes.Replace(b, []byte(`"seq":2`), []byte(`"seq":7`), 1), 0o600))
+	w := newLineWriter()
+	err = f.Stream(t.Context(), feedback.NewWriter(w, feedback.WriterOptions{}), 0, feedback.Hello{ID: "t1"})
+	require.ErrorContains(t, err, "reading journal: record 7 follows 1")
+	require.Equal(t, "hello state:1", kinds(w.took(t)), "nothing wrong was shown")
 }
 
 func TestCloseEndsStreams(t *testing.T) {

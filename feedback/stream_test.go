@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -124,6 +125,9 @@ func TestItemsThatEnd(t *testing.T) {
 		require.Equal(t, map[string]int64{"f0": 1, "f1": 2, "f2": 3}, last, "each last value is shown")
 		require.LessOrEqual(t, len(shown), 6, "and not again and again")
 		grown := f.Item("log", "", "bytes", 10)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.took(t)
 		grown.Carry(20)
 		time.Sleep(time.Second)
 		synctest.Wait()
@@ -153,27 +157,40 @@ func TestStreamObeysItsContext(t *testing.T) {
 	})
 	t.Run("while the reader does not read", func(t *testing.T) {
 		f, _ := newFeed(t, feedback.Options{})
-		for range 2000 {
-			f.Log("info", "", strings.Repeat("x", 4000))
-		}
-		ended := make(chan error)
-		ctx, cancel := context.WithCancelCause(t.Context())
-		stuck := make(chan struct{})
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			close(stuck)
-			ended <- f.Stream(ctx, feedback.NewWriter(w, feedback.WriterOptions{}), 0, feedback.Hello{ID: "t1"})
-		}))
-		defer srv.Close()
-		resp, err := http.Get(srv.URL)
-		require.NoError(t, err)
-		defer resp.Body.Close()
-		<-stuck
-		// The feed is not held up by a reader that does not read.
 		require.NoError(t, f.State("running", nil))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		w := &stuckReply{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
+		ended := make(chan error)
+		go func() {
+			ended <- f.Stream(ctx, feedback.NewWriter(w, feedback.WriterOptions{}), 0, feedback.Hello{ID: "t1"})
+		}()
+		<-w.stuck
+		// The feed is not held up by a reader that does not read.
+		require.NoError(t, f.State("publishing", nil))
 		require.NoError(t, f.Finish(nil, nil))
 		cancel(gone)
 		require.ErrorIs(t, <-ended, gone)
 	})
+}
+
+// stuckReply is a reply to a client that does not read.
+type stuckReply struct {
+	*httptest.ResponseRecorder
+	stuck    chan struct{}
+	deadline chan struct{}
+}
+
+func (s *stuckReply) Write([]byte) (int, error) {
+	s.stuck <- struct{}{}
+	<-s.deadline
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (s *stuckReply) SetWriteDeadline(at time.Time) error {
+	if at.Before(time.Now()) {
+		close(s.deadline)
+	}
+	return nil
 }
 
 func TestWriter(t *testing.T) {
@@ -208,6 +225,9 @@ func TestWriter(t *testing.T) {
 		bad := feedback.NewWriter(failing{httptest.NewRecorder()}, feedback.WriterOptions{})
 		require.ErrorIs(t, bad.WriteLine([]byte(`{}`), false), errGone)
 		require.ErrorIs(t, bad.WriteLine([]byte(`{}`), false), errGone)
+		mute := feedback.NewWriter(unwritable{httptest.NewRecorder()}, feedback.WriterOptions{})
+		require.ErrorIs(t, mute.WriteLine([]byte(`{}`), false), errGone)
+		require.ErrorIs(t, mute.WriteLine(make([]byte, 1<<20), false), errGone)
 		f, _ := newFeed(t, feedback.Options{})
 		require.ErrorIs(t, f.Stream(t.Context(), bad, 0, feedback.Hello{ID: "t1"}), errGone)
 	})
@@ -218,6 +238,10 @@ var errGone = errors.New("broken pipe")
 type failing struct{ *httptest.ResponseRecorder }
 
 func (failing) FlushError() error { return errGone }
+
+type unwritable struct{ *httptest.ResponseRecorder }
+
+func (unwritable) Write([]byte) (int, error) { return 0, errGone }
 
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
