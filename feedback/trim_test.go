@@ -228,3 +228,23 @@ func TestAFailedTrimBreaksTheFeed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(whole), string(left))
 }
+
+func TestFinishedFeedsMakeRoom(t *testing.T) {
+	b := feedback.NewBudget(feedback.MaxTaskLine + 250_000)
+	o := feedback.Options{Budget: b}
+	old, path := newFeed(t, o)
+	for range 150 {
+		old.Log("info", "", strings.Repeat("x", 1000))
+	}
+	require.NoError(t, old.State("publishing", nil))
+	require.NoError(t, old.Finish("done", nil))
+	before := size(t, path)
+
+	f, _ := newFeed(t, o)
+	require.Equal(t, before, size(t, path), "there was room without")
+	for k := range 4 {
+		require.NoError(t, f.State(fmt.Sprint("s", k), strings.Repeat("x", 40_000)))
+	}
+	require.Less(t, size(t, path), int64(1000), "a finished feed gives up its logs before a running one is refused")
+	require.Equal(t, "hello gap:1-150 state:151 result:152", kinds(records(t, replay(t, old, 0), feedback.ReaderOptions{})))
+}
