@@ -270,10 +270,7 @@ func (x *Export) Rehash(ctx context.Context, n int64, w io.Writer) error {
 	}
 	e, err := x.again(ctx, n, w)
 	if err != nil {
-		if werr := x.write(w, errorLine(err)); werr != nil {
-			return werr
-		}
-		return err
+		return x.giveUp(ctx, err, w)
 	}
 	return x.write(w, entryLine(e), x.lastLine(n+1))
 }

@@ -242,7 +242,9 @@ func TestHeartbeat(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		start := time.Now()
 		var at []time.Duration
+		var said bytes.Buffer
 		w := writerFunc(func(p []byte) (int, error) {
+			said.Write(p)
 			if bytes.Contains(p, []byte("heartbeat")) {
 				if at = append(at, time.Since(start)); len(at) == 3 {
 					cancel()
@@ -251,6 +253,7 @@ func TestHeartbeat(t *testing.T) {
 			return len(p), nil
 		})
 		requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, w))
+		require.NotContains(t, said.String(), "error", "a request that ended is a cut, not a refusal")
 		require.Equal(t, []time.Duration{api.HeartbeatInterval, 2 * api.HeartbeatInterval, 3 * api.HeartbeatInterval}, at)
 	})
 }
@@ -258,6 +261,17 @@ func TestHeartbeat(t *testing.T) {
 type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestCancelledExport: a reader is told when the task itself was cancelled.
+func TestCancelledExport(t *testing.T) {
+	x := transfer.StuckExport()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(api.CancelledBy.Err("by its owner"))
+	s := new(bytes.Buffer)
+	requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, s))
+	_, _, err := read(s.String(), 0, 1)
+	requireCode(t, api.CancelledBy, err)
+}
 
 // TestClose ends a window that waits.
 func TestClose(t *testing.T) {

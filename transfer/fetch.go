@@ -157,6 +157,9 @@ func (p *puller) windows(ctx context.Context, due func(next int64) error, emit f
 		}
 		err := p.retry(ctx, "manifest", func() (bool, error) {
 			start := next
+			if first != nil && start == Pieces(first.Size) {
+				start-- // only the last line was cut off: one entry is heard twice
+			}
 			rc, err := watch(ctx, p.winIdle, func(ctx context.Context) (io.ReadCloser, error) { return p.source.Window(ctx, start, windowPieces) })
 			if err != nil {
 				return false, err
@@ -167,6 +170,9 @@ func (p *puller) windows(ctx context.Context, due func(next int64) error, emit f
 					first = &f
 				} else if f.Size != first.Size || !f.MTime.Equal(first.MTime) {
 					return fail(api.SourceChanged, nil, "the manifest is now of a file of %d bytes of %s", f.Size, f.MTime.Format(timeFormat))
+				}
+				if e.N < next {
+					return nil
 				}
 				p.progress()
 				next = e.N + e.Count

@@ -7,7 +7,7 @@ import (
 
 // Fast shortens the backoff and the longest silence.
 func (m *Import) Fast() *Import {
-	m.minWait, m.maxWait, m.idle = time.Millisecond, 4*time.Millisecond, 2*time.Second
+	m.minWait, m.maxWait, m.idle = time.Millisecond, 4*time.Millisecond, time.Minute
 	return m
 }
 

@@ -30,12 +30,22 @@ func (x *Export) Window(ctx context.Context, from, n int64, w io.Writer) error {
 		err = x.broken(x.src.check())
 	}
 	if err != nil {
-		if werr := x.write(w, errorLine(err)); werr != nil {
-			return werr
-		}
-		return err
+		return x.giveUp(ctx, err, w)
 	}
 	return x.write(w, x.lastLine(end))
+}
+
+// giveUp says to the reader why the window ends. Nothing is said when only the
+// request ended: a reader that is still there, because a front or this program
+// is being restarted, has to see a cut and ask again.
+func (x *Export) giveUp(ctx context.Context, err error, w io.Writer) error {
+	if ctx.Err() != nil && codeOf(context.Cause(ctx)) == nil {
+		return err
+	}
+	if werr := x.write(w, errorLine(err)); werr != nil {
+		return werr
+	}
+	return err
 }
 
 // entries writes the entries of pieces at to end as they are hashed.

@@ -1,0 +1,87 @@
+//go:build failpoints
+
+package transfer_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gantry/api"
+	"gantry/internal/failpoint"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestFailpoints stops an import at every step of every durable write, in each
+// way, and starts it again: killed before and after the effect, failed without
+// and with the effect.
+func TestFailpoints(t *testing.T) {
+	var names []string
+	for _, n := range failpoint.Names {
+		if strings.HasPrefix(n, "transfer.") {
+			names = append(names, n)
+		}
+	}
+	require.NotEmpty(t, names)
+	log := filepath.Join(t.TempDir(), "hit")
+	for _, name := range names {
+		for _, verb := range []string{"kill", "kill-after", "error", "error-after"} {
+			for _, mode := range []string{api.ModeCreate, api.ModeReplace} {
+				t.Run(name+" "+verb+" "+mode, func(t *testing.T) { stopAt(t, name, verb, mode, log) })
+			}
+		}
+	}
+	data, err := os.ReadFile(log)
+	require.NoError(t, err)
+	hit := strings.Fields(string(data))
+	for _, name := range names {
+		require.True(t, slices.Contains(hit, name), "%s was never reached", name)
+	}
+}
+
+func stopAt(t *testing.T, name, verb, mode, log string) {
+	data := content(1, 3*piece+5)
+	clear(data[piece : 2*piece])
+	o, w := scene(t, data, mode)
+	switch name {
+	case "transfer.map.forget": // the stage of another state of the source
+		good := o.Source
+		o.Source += "2"
+		require.NoError(t, os.WriteFile(o.Source, content(2, len(data)), 0o600))
+		code, out := o.run(t, "GANTRY_FAILPOINTS=transfer.publish.sync=kill")
+		require.Equal(t, -1, code, out)
+		require.NoError(t, os.RemoveAll(filepath.Join(o.Task, "export")))
+		o.Source = good
+	case "transfer.takeover.map":
+		code, out := o.run(t, "GANTRY_FAILPOINTS=transfer.publish.sync=kill")
+		require.Equal(t, -1, code, out)
+		o.Old, o.Task, o.ID = o.Task, o.Task+"2", "task2"
+		require.NoError(t, os.Mkdir(o.Task, 0o700))
+	}
+	action := name + "=" + verb
+	if name == "transfer.piece.write" {
+		action += "@3" // the last: an earlier one may be overtaken before its effect is counted
+	}
+	code, out := o.run(t, "GANTRY_FAILPOINTS="+action, "GANTRY_FAILPOINT_LOG="+log)
+	there := w.published(t)
+	switch {
+	case strings.HasPrefix(verb, "kill"):
+		require.Equal(t, -1, code, out)
+	case code == childDone:
+		require.True(t, there, "done, but the target is not there: %s", out)
+	case code == childFailed:
+		require.False(t, there, "reported as failed, but published: %s", out)
+	}
+	code, out = o.run(t)
+	require.Equal(t, childDone, code, out)
+	require.True(t, w.published(t))
+	if !there && mode == api.ModeReplace {
+		require.Contains(t, out, api.TargetReplaced)
+	}
+	left, err := os.ReadDir(filepath.Join(o.Target, ".gantry"))
+	require.NoError(t, err)
+	require.Empty(t, left, "stages left behind")
+}
