@@ -21,11 +21,11 @@ const floor = 80
 
 // parsers maps each fuzz target to the files that it must reach.
 var parsers = []struct{ pkg, target, files string }{
-	{"fastcgi", "FuzzRecords", "record.go"},
-	{"fastcgi", "FuzzParams", "params.go"},
+	{"fastcgi", "FuzzRecords", "record.go dispatch.go management.go"},
+	{"fastcgi", "FuzzParams", "params.go request.go"},
 	{"feedback", "FuzzReader", "codec.go reader.go"},
 	{"transfer", "FuzzManifest", "manifest.go"},
-	{"config", "FuzzNodeConfig", "decode.go node.go"},
+	{"config", "FuzzNodeConfig", "document.go table.go values.go units.go node.go"},
 	{"pki", "FuzzPEM", "pem.go"},
 	{"node", "FuzzRange", "range.go"},
 }
