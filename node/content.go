@@ -79,8 +79,8 @@ func (e *exporter) header(h http.Header) {
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	// Backpressure instead of a spool at the front; nginx only.
-	h.Set("X-Accel-Buffering", "no")
+	// No "X-Accel-Buffering: no": unbuffered, nginx takes the responder's death
+	// for the end of the reply, and the reader waits for the rest.
 	if info, err := e.root.Lstat(e.op.Path); err == nil {
 		h.Set("Last-Modified", info.ModTime().UTC().Format(http.TimeFormat))
 	}
