@@ -98,7 +98,7 @@ func (c *Client) judge(resp *http.Response, k call) error {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, api.MaxBody))
 		var p api.Problem
 		if err == nil && json.Unmarshal(body, &p) == nil && p.Code != "" {
-			return &problem{wire: p.Err(), status: resp.StatusCode, dirID: p.DirID, task: p.Task}
+			return &problem{node: c.Node(), wire: p.Err(), status: resp.StatusCode, dirID: p.DirID, task: p.Task}
 		}
 		return c.notOurs(resp, k, body)
 	}

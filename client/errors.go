@@ -66,13 +66,14 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // problem is an error of the node as it came, with what a client needs to
 // judge it.
 type problem struct {
+	node   string
 	wire   *feedback.Error
 	status int
 	dirID  string
 	task   string
 }
 
-func (e *problem) Error() string { return e.wire.Error() }
+func (e *problem) Error() string { return e.node + ": " + e.wire.Error() }
 
 // Unwrap returns the wire error.
 func (e *problem) Unwrap() error { return e.wire }

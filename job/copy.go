@@ -8,6 +8,7 @@ import (
 
 	"gantry/api"
 	"gantry/client"
+	"gantry/feedback"
 )
 
 // copy exports at one node and imports at the other. The outcome is the
@@ -42,6 +43,7 @@ func (r *run) copy(ctx context.Context) (api.Raw, error) {
 		// worth a moment, but not the outcome.
 		export.wait(lastWords)
 	case ctx.Err() == nil && !unknown:
+		err = export.blame(err)
 		r.drop(ctx, roleExport)
 		export.wait(lastWords)
 	}
@@ -81,6 +83,24 @@ func (e *exporting) begun(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// blame returns the export's error where the import's says only that the export
+// is over: what ended it is what the user must know.
+func (e *exporting) blame(err error) error {
+	wire, ok := errors.AsType[*feedback.Error](err)
+	if !ok || wire.Code != api.TooLate.Name && wire.Code != api.UnknownTask.Name {
+		return err
+	}
+	e.wait(lastWords)
+	select {
+	case <-e.ended:
+		if cause, ok := errors.AsType[*feedback.Error](e.err); ok {
+			return cause
+		}
+	default:
+	}
+	return err
 }
 
 // wait waits for the export's end, at most d.

@@ -166,6 +166,9 @@ func (r *run) follow(ctx context.Context, role string, begun func()) (api.Raw, e
 		return r.keep(t, rec)
 	})
 	r.endItems(t.Node)
+	if refused, ok := err.(*feedback.Error); ok {
+		return nil, at(t.Node, refused)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -237,11 +240,16 @@ func valueOf(node string, final feedback.Record) (api.Raw, error) {
 	case *feedback.Result:
 		return api.Raw(body.Value), nil
 	case *feedback.Error:
-		e := *body
-		e.Message = node + ": " + e.Message
-		return nil, &e
+		return nil, at(node, body)
 	}
 	return nil, fmt.Errorf("%s: the final record is of kind %q", node, final.Kind)
+}
+
+// at is an error of a node with its name.
+func at(node string, wire *feedback.Error) *feedback.Error {
+	named := *wire
+	named.Message = node + ": " + wire.Message
+	return &named
 }
 
 // cancelled reports whether the user asked to cancel.

@@ -154,7 +154,22 @@ func TestRefusedExportStartsNoImport(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, api.Refused, api.OutcomeOf(&final))
 	require.Contains(t, string(final.Line), "forbidden")
+	require.Contains(t, string(final.Line), `"message":"alpha: no"`)
 	require.Zero(t, w.beta.requests(""))
+}
+
+func TestFailedExportIsToldNotItsEcho(t *testing.T) {
+	w := newWorld(t)
+	w.alpha.run[api.OpExport] = func(*fakeTask) string {
+		return `"kind":"error","code":"not_found","message":"there is no file a","retryable":false`
+	}
+	w.beta.run[api.OpImport] = func(*fakeTask) string {
+		return `"kind":"error","code":"too_late","message":"the export has ended","retryable":false`
+	}
+	final, _, _, err := w.run(t.Context(), copySpec())
+	require.NoError(t, err)
+	require.Contains(t, string(final.Line), "alpha: there is no file a")
+	require.Contains(t, string(final.Line), "not_found")
 }
 
 func TestFailedImportEndsTheExport(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 )
 
 func newFrontCommand(e *env) *cobra.Command {
-	cmd := &cobra.Command{Use: "front", Short: "The web server before a node", Args: noArgs, RunE: group}
+	cmd := &cobra.Command{Use: "front", Short: "The web server before a node", Args: cobra.ArbitraryArgs, RunE: group}
 	cmd.AddCommand(newFrontConfigCommand(e), newFrontTokenCommand(e), newFrontCheckCommand(e))
 	return cmd
 }
