@@ -109,7 +109,7 @@ func command(t *testing.T, uid uint32, args ...string) *exec.Cmd {
 		require.NoError(t, os.WriteFile(binary, data, 0o755))
 		t.Cleanup(func() { os.Remove(binary) })
 	}
-	cmd := exec.CommandContext(t.Context(), binary, append([]string{childMode}, args...)...)
+	cmd := exec.Command(binary, append([]string{childMode}, args...)...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	return cmd
@@ -195,13 +195,12 @@ func TestResponderUnderItsOwnUID(t *testing.T) {
 		require.Contains(t, out, "used by another responder")
 		require.Equal(t, 200, alpha.ask("ann", "GET", "/status", nil, "").status)
 	})
-	whole := t // the second process outlives its subtest
 	t.Run("killed, it starts again over its stale socket", func(t *testing.T) {
 		export, _ := w.pair("a")
 		alpha.follow("ann", export)
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
-		cmd = command(whole, gantry, "run", alpha.config)
+		cmd = command(t, gantry, "run", alpha.config)
 		cmd.Stderr = alpha.log
 		require.NoError(t, cmd.Start())
 		require.Eventually(t, func() bool {

@@ -63,6 +63,26 @@ func TestCancel(t *testing.T) {
 	})
 }
 
+// The source refuses before the first line of its manifest.
+func TestImportFromNothing(t *testing.T) {
+	w := newWorld(t, "", "alpha", "beta")
+	alpha, beta := w.all["alpha"].start(), w.all["beta"].start()
+	alpha.file("disks/a", 1000, 1)
+	for range 20 {
+		_, args := w.pair("a")
+		rec, err := beta.run("ann", newRequest(api.OpImport, args))
+		require.Equal(t, "unknown_task", codeOf(t, rec, err))
+	}
+	t.Run("with another's ticket", func(t *testing.T) {
+		export, args := w.pair("a")
+		alpha.follow("ann", export)
+		args.Source.Ticket = api.NewTicket()
+		rec, err := beta.run("ann", newRequest(api.OpImport, args))
+		require.Equal(t, "unknown_task", codeOf(t, rec, err))
+	})
+	require.NoFileExists(t, filepath.Join(beta.dir, "disks/a"))
+}
+
 func TestDigest(t *testing.T) {
 	w := newWorld(t, "", "alpha")
 	alpha := w.all["alpha"].start()
@@ -174,6 +194,8 @@ func TestExportOfAChangedFile(t *testing.T) {
 		alpha.file("disks/b", 1000, 1)
 		export, _ := w.pair("b")
 		final := alpha.follow("ann", export)
+		// An export that nobody has asked yet may not have opened its file.
+		require.Equal(t, 200, alpha.ask("ann", "HEAD", "/tasks/"+export.ID+"/content", nil, "").status)
 		alpha.halt()
 		require.NoError(t, os.Remove(filepath.Join(alpha.dir, "disks/b")))
 		alpha.file("disks/b", 1000, 2)

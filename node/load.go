@@ -83,12 +83,12 @@ func (n *Node) resume(t *task) error {
 	if err != nil {
 		return err
 	}
-	n.running++ // nobody else is here yet
 	if _, ok := feed.Final(); ok {
 		close(t.done)
 		t.closeOpened()
 		return n.markEnded(t)
 	}
+	n.running++ // nobody else is here yet
 	op, err := decodeOperation(f.Op, f.Args)
 	if err == nil {
 		err = op.prepare(t)

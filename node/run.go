@@ -86,8 +86,11 @@ const closeTime = 20 * time.Second
 // socket that somebody still listens on is left alone.
 func listen(path string) (net.Listener, error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("making the socket's folder: %w", err)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		// setgid: the socket gets the folder's group, which should be the front's.
+		if err := errors.Join(os.MkdirAll(dir, 0o750), os.Chmod(dir, 0o750|os.ModeSetgid)); err != nil {
+			return nil, fmt.Errorf("making the socket's folder: %w", err)
+		}
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -96,7 +99,6 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on the socket: %w", err)
 	}
-	// The folder's setgid bit gave it the front's group.
 	if err := os.Chmod(path, 0o660); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("opening the socket to the front: %w", err)

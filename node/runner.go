@@ -161,6 +161,9 @@ func (n *Node) suspend(t *task) {
 
 // end writes the final, then the outcome into the task's file.
 func (n *Node) end(t *task, op operation, value any, err error) {
+	n.mu.Lock()
+	n.running-- // before anybody can see that it is over
+	n.mu.Unlock()
 	wire := serve.Wire(err)
 	if wire == nil {
 		ferr := t.feed.Finish(value, nil)
@@ -202,7 +205,6 @@ func (n *Node) markEnded(t *task) error {
 		return err
 	}
 	n.mu.Lock()
-	n.running--
 	n.freeTarget(t)
 	n.mu.Unlock()
 	if t.snapshot().Tell != "" {

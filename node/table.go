@@ -201,20 +201,48 @@ func (n *Node) lookup(id string) (*task, bool) {
 	return t, ok && t.isReady()
 }
 
-// claimTarget makes t the one writer of the target.
+// claimTarget makes t the one writer of the target. A writer whose final was
+// shown already is waited for: it only tidies up.
 func (n *Node) claimTarget(t *task, key string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if other, taken := n.targets[key]; taken && other != t.id {
+	var waited *task
+	for {
+		other := n.tryTarget(t, key)
+		if other == nil {
+			return nil
+		}
+		if other != waited && other.isReady() && other.hasFinal() {
+			<-other.done
+			waited = other // not freed even now: its records could not be written
+			continue
+		}
 		err := api.Busy.Err("another task writes this target")
-		if n.tasks[other] != nil && n.tasks[other].who == t.who {
-			err.Detail = api.Encode(map[string]string{"task": other})
-			err.Message = "task " + other + " writes this target; wait for it or cancel it"
+		if other.who == t.who {
+			err.Detail = api.Encode(map[string]string{"task": other.id})
+			err.Message = "task " + other.id + " writes this target; wait for it or cancel it"
 		}
 		return err
 	}
+}
+
+// tryTarget returns nil, or the task that has the target.
+func (n *Node) tryTarget(t *task, key string) *task {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if other := n.tasks[n.targets[key]]; other != nil && other != t {
+		return other
+	}
 	n.targets[key], t.key = t.id, key
 	return nil
+}
+
+func (t *task) hasFinal() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.feed == nil {
+		return t.file.Ended != nil
+	}
+	_, ok := t.feed.Final()
+	return ok
 }
 
 // freeTarget needs n.mu.

@@ -35,7 +35,6 @@ type world struct {
 	dir string
 	ca  *pki.CA
 	ids map[string]*pki.Identity
-	mu  sync.Mutex
 	all map[string]*machine
 }
 

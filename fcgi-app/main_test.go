@@ -1,0 +1,45 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gantry/internal/testkit"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+func TestMisuse(t *testing.T) {
+	for _, args := range [][]string{{"serve"}, {"check"}, {"probe"}, {"check", "a", "b"}, {"version", "x"}, {"--verbose"}, {"--config"}, {"probe", "a", "b"}} {
+		var out, complaints bytes.Buffer
+		err := run(t.Context(), args, &out, &complaints)
+		require.ErrorIs(t, err, errMisuse, "%q", args)
+		require.Empty(t, out.String())
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"version"}, &out, &out))
+	require.NotEmpty(t, out.String())
+}
+
+func TestConfigurationIsExplained(t *testing.T) {
+	path := filepath.Join(testkit.Dir(t), "node.toml")
+	require.NoError(t, os.WriteFile(path, []byte("name = \"alpha\"\ncolour = \"red\"\n"), 0o644))
+	for _, args := range [][]string{{"check", path}, {"probe", path}} {
+		var out bytes.Buffer
+		err := run(t.Context(), args, &out, &out)
+		require.ErrorContains(t, err, path+":2: colour")
+		require.False(t, errors.Is(err, errMisuse))
+	}
+	if os.Getuid() == 0 {
+		var out bytes.Buffer
+		require.ErrorContains(t, run(t.Context(), []string{"--config", path}, &out, &out), "never runs as root")
+	}
+}

@@ -1,0 +1,225 @@
+//go:build failpoints
+
+package node_test
+
+import (
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gantry/api"
+	"gantry/feedback"
+	"gantry/internal/failpoint"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A keeper runs a responder as another process and starts it again when it
+// dies; the failpoint is set for the first life only.
+type keeper struct {
+	t      *testing.T
+	m      *machine
+	first  string
+	log    string
+	cmd    *exec.Cmd
+	lives  atomic.Int32
+	ending chan struct{}
+	done   chan struct{}
+}
+
+func keep(t *testing.T, m *machine, first string) *keeper {
+	k := &keeper{t: t, m: m, first: first, log: filepath.Join(m.dir, "state", "points"), ending: make(chan struct{}), done: make(chan struct{})}
+	command(t, gantry, "ask") // skips without root, copies the binary
+	go k.run()
+	t.Cleanup(k.stop)
+	return k
+}
+
+func (k *keeper) run() {
+	defer close(k.done)
+	for {
+		cmd := command(k.t, gantry, "run", k.m.config)
+		cmd.Stderr = k.m.log
+		cmd.Env = append(os.Environ(), "GANTRY_FAILPOINT_LOG="+k.log)
+		if k.lives.Add(1) == 1 {
+			cmd.Env = append(cmd.Env, "GANTRY_FAILPOINTS="+k.first)
+		}
+		if err := cmd.Start(); err != nil {
+			k.t.Error(err)
+			return
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case <-ended:
+		case <-k.ending:
+			cmd.Process.Signal(os.Interrupt)
+			cmd.Process.Kill()
+			<-ended
+			return
+		}
+	}
+}
+
+func (k *keeper) stop() {
+	select {
+	case <-k.ending:
+	default:
+		close(k.ending)
+	}
+	<-k.done
+	os.Remove(filepath.Join(k.m.dir, "s"))
+}
+
+// Wherever the importing responder dies, or a write of its own fails, the same
+// task goes on and ends done, with one publication.
+func TestImportSurvivesEveryFailpoint(t *testing.T) {
+	var points []string
+	for _, name := range failpoint.Names {
+		if strings.HasPrefix(name, "node.") || strings.HasPrefix(name, "transfer.") || strings.HasPrefix(name, "feedback.") {
+			points = append(points, name)
+		}
+	}
+	hit := map[string]bool{}
+	for _, action := range []string{"kill", "kill-after"} {
+		for _, point := range points {
+			t.Run(point+" "+action, func(t *testing.T) { importThrough(t, point+"="+action, hit) })
+		}
+	}
+	for _, point := range points {
+		if !hit[point] {
+			t.Logf("never hit: %s", point)
+		}
+	}
+}
+
+func importThrough(t *testing.T, first string, hit map[string]bool) {
+	w := newWorld(t, "", "alpha", "beta")
+	alpha, beta := w.all["alpha"].start(), w.all["beta"]
+	data := alpha.file("disks/a", 9<<20+5, 1)
+	old := beta.file("disks/a", 100, 2)
+	beta.ownedBy(gantry)
+	target := filepath.Join(beta.dir, "disks/a")
+	k := keep(t, beta, first)
+	export, args := w.pair("a")
+	args.Mode = api.ModeReplace
+	alpha.follow("ann", export)
+	req := newRequest(api.OpImport, args)
+
+	var final feedback.Record
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		// A refusal that says that it may pass is tried again, as a user would.
+		if final, err = beta.run("ann", req); err == nil || time.Now().After(deadline) {
+			break
+		}
+		text, rerr := os.ReadFile(target)
+		require.NoError(t, rerr)
+		require.True(t, string(text) == string(old) || string(text) == string(data), "neither the old file nor the new one")
+	}
+	result := resultOf[api.ImportResult](t, final, err)
+	require.Equal(t, digest(data), result.Digest)
+	copied, err := os.ReadFile(target)
+	require.NoError(t, err)
+	require.True(t, string(data) == string(copied))
+
+	require.Eventually(t, func() bool {
+		info, err := alpha.as("ann").Task(t.Context(), export.ID)
+		return err == nil && info.Outcome == api.Done
+	}, 20*time.Second, 20*time.Millisecond, "the source was never told")
+	k.settle(hit)
+	require.LessOrEqual(t, countPublishing(t, beta, req), 2) // once more when a crash came right after it
+	left, err := filepath.Glob(filepath.Join(beta.dir, "disks/.gantry/*"))
+	require.NoError(t, err)
+	require.Empty(t, left, "stages left")
+}
+
+// settle waits until a point that was reached has killed, and notes what was.
+func (k *keeper) settle(hit map[string]bool) {
+	point, _, _ := strings.Cut(k.first, "=")
+	var text []byte
+	require.Eventually(k.t, func() bool {
+		var err error
+		text, err = os.ReadFile(k.log)
+		return err == nil && (k.lives.Load() > 1 || !strings.Contains(string(text), point+"\n"))
+	}, 10*time.Second, 10*time.Millisecond, "the point was reached and killed nobody")
+	for line := range strings.Lines(string(text)) {
+		hit[strings.TrimSpace(line)] = true
+	}
+	require.Eventually(k.t, func() bool {
+		_, err := k.m.as("ann").Status(k.t.Context())
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
+}
+
+// What is cancelled stays cancelled, and what is acknowledged keeps its final,
+// wherever the responder dies.
+func TestCancelAndAckSurviveEveryFailpoint(t *testing.T) {
+	hit := map[string]bool{}
+	for _, action := range []string{"kill", "kill-after"} {
+		for _, point := range failpoint.Names {
+			if group := strings.Split(point+"..", "."); group[0] == "node" && group[1] != "floor" && group[1] != "load" {
+				t.Run(point+" "+action, func(t *testing.T) { cancelThrough(t, point+"="+action, hit) })
+			}
+		}
+	}
+	for _, group := range []string{"node.cancel", "node.reduce", "node.tidy", "node.end", "node.dir", "node.accept.task"} {
+		for _, point := range failpoint.Durable(group) {
+			require.True(t, hit[point], "%s was never hit", point)
+		}
+	}
+}
+
+func cancelThrough(t *testing.T, first string, hit map[string]bool) {
+	w := newWorld(t, "", "alpha", "beta") // alpha never runs: an import waits
+	beta := w.all["beta"]
+	data := beta.file("disks/a", 1000, 1)
+	beta.ownedBy(gantry)
+	k := keep(t, beta, first)
+	again := func(what string, do func() bool) {
+		t.Helper()
+		require.Eventually(t, do, 20*time.Second, 10*time.Millisecond, what)
+	}
+
+	digested := newRequest(api.OpDigest, api.DigestArgs{File: api.File{Resource: "disks", Path: "a"}})
+	var final feedback.Record
+	again("digest", func() bool {
+		var err error
+		final, err = beta.run("ann", digested)
+		return err == nil
+	})
+	require.Equal(t, digest(data), resultOf[api.DigestResult](t, final, nil).Digest)
+	again("ack", func() bool { return beta.as("ann").Ack(t.Context(), digested.ID, final.Seq) == nil })
+
+	_, args := w.pair("b")
+	imported := newRequest(api.OpImport, args)
+	again("import", func() bool {
+		r := beta.try("POST", "/tasks", string(api.Encode(imported)))
+		return r == 200
+	})
+	again("cancel", func() bool { return beta.as("ann").Cancel(t.Context(), imported.ID) == nil })
+	k.settle(hit)
+	last, err := beta.run("ann", imported)
+	require.Equal(t, "cancelled", codeOf(t, last, err))
+	same, err := beta.run("ann", digested)
+	require.NoError(t, err)
+	require.Equal(t, string(final.Line), string(same.Line))
+}
+
+// try starts a task and leaves its feed.
+func (m *machine) try(method, path, body string) int {
+	req, err := http.NewRequest(method, "https://"+m.addr+api.Prefix+path, strings.NewReader(body))
+	require.NoError(m.t, err)
+	req.Header.Set("Content-Type", api.TypeJSON)
+	resp, err := m.http("ann").Do(req)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
