@@ -163,7 +163,6 @@ type watcher struct {
 	open, most     int
 	longest, sum   int64
 	windows, ahead int64
-	asked          int64
 }
 
 func (w *watcher) Window(ctx context.Context, from, n int64) (io.ReadCloser, error) {
