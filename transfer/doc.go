@@ -18,10 +18,22 @@
 //
 //	im := &transfer.Import{Source: src, Root: root, Name: "vm1.img", Dir: taskDir, Task: id, Report: r}
 //	result, err := im.Run(ctx)       // again, with the same Dir, to resume
-//	result, err = im.Recover(p)      // after a crash, when the last state was StatePublishing
+//	result, err = im.Recover(p)      // after a crash, when the last state was publishing
 //
 // The caller then makes the result durable, and only then tells the source that
-// the reader is done: that message is not part of this package.
+// the reader is done: that message is not part of this package. Errors of a
+// known kind wrap a *feedback.Error; [ErrUnsettled] must get no final record.
+//
+// # Crashes
+//
+// The task folder of an import holds the record of its stage, a map of proved
+// pieces with their values, and the result. What the map lists was synced
+// before; it is extended after 256 MiB or 5 s, because each extension waits for
+// the disk. A killed importer loses nothing by that: its bytes are in the page
+// cache, and pieces that the map does not list are hashed where they are before
+// they are fetched again, so that a kill costs at most the 16 MiB that four
+// connections held in memory. A power cut may cost what the last 256 MiB or 5 s
+// brought. After a failed sync the stage is removed, never trusted again.
 //
 // # Manifest
 //
@@ -36,11 +48,15 @@
 //	{"kind":"end","size":N,"digest":"b3:<64 hex digits>"}
 //	{"kind":"error","code":"source_changed","message":"…","retryable":false}
 //
-// The first line is file; D, at most N, estimates how many bytes are no holes. Then piece and zero lines cover the pieces from the
-// one that was asked for, in order, without a gap and not beyond what was asked
-// for; heartbeat may stand anywhere after the first line. The last line is window when pieces
-// remain, end when this window holds the last piece, error when the source gave
-// up; without one of these the window was cut, however properly the reply ended.
+// The first line is file; D, at most N, estimates how many bytes are no holes,
+// and the time is in UTC, in its shortest form. Then piece and zero lines cover
+// the pieces from the one that was asked for, in order, without a gap and not
+// beyond what was asked for. Heartbeats may stand anywhere. The last line is
+// window when pieces remain, end when this window holds the last piece, error
+// when the source gave up; without one of these the window was cut, however
+// properly the reply ended. Its reader then asks again from the piece after the
+// last entry that came (from the last piece, when that was it).
+//
 // The value of a piece is the BLAKE3 chaining value of its subtree, of a file of
 // at most one piece the root. The values of zero pieces are known to both sides
 // (they differ by offset) and count in the digest. An empty file has one piece
