@@ -136,4 +136,3 @@ func TestResume(t *testing.T) {
 		require.Equal(t, res.Bytes.Fetched, res.Wire)
 	})
 }
-
