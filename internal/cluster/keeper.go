@@ -25,7 +25,7 @@ const (
 	restartMax = time.Second
 	// settled is how long a program must have run for its next restart to be
 	// quick again.
-	settled = 5 * time.Second
+	settled = 300 * time.Millisecond
 	// stopWithin is how long a program may take to end after SIGTERM.
 	stopWithin = 10 * time.Second
 )
