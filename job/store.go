@@ -82,6 +82,16 @@ func (i *Info) Main() *Task {
 	return &Task{}
 }
 
+// Begun says whether a start of one of the job's tasks may have been sent.
+func (i *Info) Begun() bool {
+	for _, t := range i.Tasks {
+		if t.Sent {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Store) now() time.Time {
 	if s.Now != nil {
 		return s.Now()

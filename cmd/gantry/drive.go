@@ -78,6 +78,10 @@ func (e *env) judge(j *job.Job, err error) error {
 	if errors.Is(err, job.ErrLeft) {
 		return &coded{api.ExitLeft, fmt.Errorf("left job %s while it runs: gantry watch %s shows it, gantry cancel %s ends it", j.Short(), j.Short(), j.Short())}
 	}
+	// A disk of ours that fails says nothing about tasks that were started.
+	if _, wire := errors.AsType[*feedback.Error](err); err != nil && !wire && j.Begun() {
+		return &coded{api.ExitUnknown, fmt.Errorf("job %s: %w; its outcome is unknown here: the same command, or gantry watch %s, asks its nodes", j.Short(), err, j.Short())}
+	}
 	return err
 }
 
