@@ -11,15 +11,6 @@ import (
 // FuzzRange holds every accepted header to what it says: the part lies within
 // the file, and written out again it means the same part.
 func FuzzRange(f *testing.F) {
-	for _, header := range []string{
-		"", "bytes=0-0", "bytes=5-", "bytes=-5", "bytes=0-1,3-4", "bytes=9-2", "bytes = 1-2", "BYTES=1-2", "bytes=01-02",
-		"pieces=1-2", "bytes=", "bytes=-", "bytes=--1", "bytes=+1-2", "bytes=1-2-3", "bytes=9223372036854775807-", "bytes=0-9223372036854775808",
-		"0-5", "bytes=-0", "bytes=1-2 ", "bytes=\t1-2",
-	} {
-		for _, size := range []int64{0, 1, 10, 1 << 53} {
-			f.Add(header, size)
-		}
-	}
 	f.Fuzz(func(t *testing.T, header string, size int64) {
 		if size < 0 {
 			return
