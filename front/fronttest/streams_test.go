@@ -121,8 +121,14 @@ func leaves(mode string) func(t *testing.T, w *world) string {
 		asker.get(t, "selftest/cancel/ask?until=started&id="+id)
 		left := time.Now()
 		leave()
-		_, data := asker.get(t, "selftest/cancel/ask?until=ended&id="+id)
+		patience, stop := context.WithTimeout(t.Context(), 15*time.Second)
+		defer stop()
+		data := asker.ask(patience, "selftest/cancel/ask?until=ended&id="+id)
 		took := time.Since(left)
+		if data == nil {
+			stalled.Close()
+			return "context not ended after " + took.String()
+		}
 		stalled.Close() // Go's client waits for the body's reader
 		<-gone
 		answer := decode[selftest.Cancel](t, data)
@@ -137,6 +143,20 @@ func leaves(mode string) func(t *testing.T, w *world) string {
 		}
 		return text
 	}
+}
+
+// ask is get for an answer that may never come.
+func (p *peer) ask(ctx context.Context, path string) []byte {
+	resp, err := p.request(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil
+	}
+	return data
 }
 
 func dies(how string) func(t *testing.T, w *world) string {
