@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"gantry/api"
-	"gantry/client"
 	"gantry/feedback"
 )
 
@@ -37,12 +36,14 @@ func (r *run) copy(ctx context.Context) (api.Raw, error) {
 	stop := r.background(ctx, func(ctx context.Context) { r.onCancel(ctx, roleImport) })
 	value, err := r.follow(ctx, roleImport, nil)
 	stop()
-	switch _, unknown := errors.AsType[*client.UnknownError](err); {
+	switch {
 	case err == nil:
 		// The import tells the export that it is done; its last records are
 		// worth a moment, but not the outcome.
 		export.wait(lastWords)
-	case ctx.Err() == nil && !unknown:
+	case ctx.Err() == nil && wireError(err) != nil:
+		// Only a job that ends needs its export no more; what a full disk here
+		// interrupted goes on later.
 		err = export.blame(err)
 		r.drop(ctx, roleExport)
 		export.wait(lastWords)

@@ -54,6 +54,8 @@ func (r *run) export(ctx context.Context) (api.Raw, error) {
 		return r.exported(ctx, result, export)
 	case ctx.Err() != nil && r.j.Spec.resumable():
 		return nil, context.Cause(ctx)
+	case wireError(err) == nil && r.j.Spec.resumable():
+		return nil, err
 	}
 	r.drop(ctx, roleExport)
 	export.wait(lastWords)
