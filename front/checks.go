@@ -284,7 +284,8 @@ func (c *checker) refused(ctx context.Context, body *counter) (status int, sent 
 	if err != nil {
 		return 0, sent, err
 	}
-	return resp.StatusCode, sent, resp.Body.Close()
+	// Closing would read the rest of the answer, which went with the connection.
+	return resp.StatusCode, sent, nil
 }
 
 func (c *checker) upload(ctx context.Context) (string, string, error) {

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -309,6 +310,7 @@ func (c *scanConn) Write(p []byte) (int, error) {
 	if !c.sent && len(p) > flagsOffset {
 		// gofast sets FCGI_KEEP_CONN always; with one socket per request the
 		// responder shall close it.
+		p = bytes.Clone(p) // the caller's own
 		p[flagsOffset] = 0
 		c.sent = true
 	}
