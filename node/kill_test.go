@@ -4,9 +4,7 @@ package node_test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +26,6 @@ type keeper struct {
 	m      *machine
 	first  string
 	log    string
-	cmd    *exec.Cmd
 	lives  atomic.Int32
 	ending chan struct{}
 	done   chan struct{}
@@ -215,8 +212,7 @@ func cancelThrough(t *testing.T, first string, hit map[string]bool) {
 	_, args := w.pair("b")
 	imported := newRequest(api.OpImport, args)
 	again("import", func() bool {
-		r := beta.try("POST", "/tasks", string(api.Encode(imported)))
-		return r == 200
+		return beta.begin(imported) == 200
 	})
 	again("cancel", func() bool { return beta.as("ann").Cancel(t.Context(), imported.ID) == nil })
 	k.settle(hit)
@@ -230,17 +226,4 @@ func cancelThrough(t *testing.T, first string, hit map[string]bool) {
 	same, err := beta.run("ann", digested)
 	require.NoError(t, err)
 	require.Equal(t, string(final.Line), string(same.Line))
-}
-
-// try starts a task and leaves its feed.
-func (m *machine) try(method, path, body string) int {
-	req, err := http.NewRequest(method, "https://"+m.addr+api.Prefix+path, strings.NewReader(body))
-	require.NoError(m.t, err)
-	req.Header.Set("Content-Type", api.TypeJSON)
-	resp, err := m.http("ann").Do(req)
-	if err != nil {
-		return 0
-	}
-	resp.Body.Close()
-	return resp.StatusCode
 }

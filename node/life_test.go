@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"gantry/api"
+	"gantry/config"
 	"gantry/feedback"
+	"gantry/node"
 
 	"github.com/stretchr/testify/require"
 )
@@ -184,6 +186,7 @@ func TestExportOfAChangedFile(t *testing.T) {
 		alpha.file("disks/a", 1000, 1)
 		export, _ := w.pair("a")
 		final := alpha.follow("ann", export)
+		require.Equal(t, 200, alpha.ask("ann", "HEAD", "/tasks/"+export.ID+"/content", nil, "").status)
 		alpha.file("disks/a", 2000, 2)
 		r := alpha.ask("ann", "GET", "/tasks/"+export.ID+"/content", nil, "")
 		require.Equal(t, 409, r.status)
@@ -294,4 +297,100 @@ func TestListsAndStatus(t *testing.T) {
 	require.Len(t, status.May, 1)
 	require.Equal(t, 403, alpha.ask("hub", "GET", "/status", nil, "").status)
 	require.Equal(t, 403, alpha.ask("bob", "GET", "/selftest/echo", nil, "").status)
+}
+
+func TestRoomForJournals(t *testing.T) {
+	w := newWorld(t, "[limits]\njournal_per_task = \"1MiB\"\njournal_per_node = \"1MiB\"\ntasks = 100", "alpha")
+	alpha := w.all["alpha"].start()
+	alpha.file("disks/a", 10, 1)
+	digested := func() *api.TaskRequest {
+		return newRequest(api.OpDigest, api.DigestArgs{File: api.File{Resource: "disks", Path: "a"}})
+	}
+	// Ended tasks give up all but their finals for new ones.
+	first := digested()
+	for i := range 60 {
+		req := digested()
+		if i == 0 {
+			req = first
+		}
+		r, records, err := alpha.post("ann", req)
+		require.NoError(t, err)
+		require.Equal(t, 200, r.status, "task %d: %s", i, r.body)
+		require.Equal(t, feedback.KindResult, records[len(records)-1].Kind)
+	}
+	_, records, err := alpha.post("ann", first)
+	require.NoError(t, err)
+	require.Equal(t, feedback.KindResult, records[len(records)-1].Kind)
+	// Running ones do not.
+	var r reply
+	for range 60 {
+		export, _ := w.pair("a")
+		status := alpha.begin(export)
+		if status != 200 {
+			r, _, _ = alpha.post("ann", export)
+			break
+		}
+	}
+	require.Equal(t, 507, r.status, r.body)
+	require.Equal(t, "no_room", r.problem.Code)
+}
+
+func TestWhatAStartFinds(t *testing.T) {
+	w := newWorld(t, "", "alpha")
+	alpha := w.all["alpha"].start()
+	alpha.file("disks/a", 10, 1)
+	export, _ := w.pair("a")
+	final := alpha.follow("ann", export)
+	require.Equal(t, 200, alpha.ask("ann", "HEAD", "/tasks/"+export.ID+"/content", nil, "").status)
+	alpha.halt()
+	tasks := filepath.Join(alpha.dir, "state/tasks")
+
+	t.Run("a folder that was never accepted", func(t *testing.T) {
+		id := api.NewID()
+		require.NoError(t, os.MkdirAll(filepath.Join(tasks, id, "work"), 0o700))
+		alpha.start()
+		require.NoDirExists(t, filepath.Join(tasks, id))
+		alpha.halt()
+	})
+	t.Run("a resource that is configured no more", func(t *testing.T) {
+		text, err := os.ReadFile(alpha.config)
+		require.NoError(t, err)
+		changed := strings.ReplaceAll(strings.Replace(string(text), `name = "disks"`, `name = "other"`, 1), `"disks"`, `"other"`)
+		require.NoError(t, os.WriteFile(alpha.config, []byte(changed), 0o644))
+		alpha.start()
+		require.Equal(t, "not_found", codeOf(t, receive(t, final), nil))
+		alpha.halt()
+	})
+	t.Run("a stranger's folder", func(t *testing.T) {
+		require.NoError(t, os.Mkdir(filepath.Join(tasks, "notes"), 0o700))
+		cfg, err := config.LoadNode(alpha.config)
+		require.NoError(t, err)
+		_, err = node.New(cfg, node.Options{})
+		require.ErrorContains(t, err, "is no task")
+	})
+}
+
+func TestImportArguments(t *testing.T) {
+	w := newWorld(t, "", "alpha", "beta")
+	beta := w.all["beta"].start()
+	for name, change := range map[string]func(*api.ImportArgs){
+		"mode":      func(a *api.ImportArgs) { a.Mode = "update" },
+		"verify":    func(a *api.ImportArgs) { a.Verify = "maybe" },
+		"task":      func(a *api.ImportArgs) { a.Source.Task = "x" },
+		"node":      func(a *api.ImportArgs) { a.Source.Node = "" },
+		"ticket":    func(a *api.ImportArgs) { a.Source.Ticket = strings.Repeat("A", 64) },
+		"expect":    func(a *api.ImportArgs) { a.Expect = "sha256:00" },
+		"resume":    func(a *api.ImportArgs) { a.Resume = "../x" },
+		"retry_for": func(a *api.ImportArgs) { a.RetryFor = -1 },
+		"path":      func(a *api.ImportArgs) { a.Path = "a/../../b" },
+	} {
+		_, args := w.pair("a")
+		change(&args)
+		r, _, _ := beta.post("ann", newRequest(api.OpImport, args))
+		require.Equal(t, 400, r.status, "%s: %s", name, r.body)
+		require.NotContains(t, r.body, args.Source.Ticket)
+	}
+	_, args := w.pair("nosuch/a")
+	r, _, _ := beta.post("ann", newRequest(api.OpImport, args))
+	require.Equal(t, "not_found", r.problem.Code, "the target's folder is not there")
 }

@@ -364,3 +364,17 @@ func waitForTask(m *machine, who, id string) api.TaskInfo {
 	}, 10*time.Second, 5*time.Millisecond)
 	return *info
 }
+
+// begin starts a task and leaves its feed; it returns the HTTP status, 0 when
+// nobody answered.
+func (m *machine) begin(req *api.TaskRequest) int {
+	r, err := http.NewRequest("POST", "https://"+m.addr+api.Prefix+"/tasks", bytes.NewReader(api.Encode(req)))
+	require.NoError(m.t, err)
+	r.Header.Set("Content-Type", api.TypeJSON)
+	resp, err := m.http("ann").Do(r)
+	if err != nil {
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
