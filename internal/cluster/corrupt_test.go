@@ -32,7 +32,7 @@ const (
 	// sparse has two windows of manifest, and few of its pieces are data.
 	sparse = "sparse.img"
 
-	bulkSize   = 20*transfer.PieceSize + 12345
+	bulkSize   = 11*transfer.PieceSize + 12345
 	fewSize    = 4*transfer.PieceSize + 1
 	sparseSize = 65*transfer.PieceSize + 4321
 )
@@ -118,7 +118,7 @@ func deck(r *rand.Rand, n int) []corruption {
 	}
 	at := r.IntN(len(contentKinds))
 	for i := range n {
-		if i%25 == 24 {
+		if i%25 == 12 {
 			out = append(out, short[(at+i/25)%len(short)])
 		} else {
 			out = append(out, whole[(at+i)%len(whole)])
@@ -368,7 +368,7 @@ func (k *corrupting) end(t *testing.T, p *plan, r copied, what string) {
 // times: the copy must be done, with the source's bytes.
 func (k *corrupting) passing(t *testing.T, most int) int {
 	p := newPlan(k.rng, k.c.Path("alpha", bulk), bulkSize)
-	p.cards = deck(k.rng, min(most, 40))
+	p.cards = deck(k.rng, min(most, 22))
 	k.m.use(p)
 	r := copyTo(t, k.c, bulk, bulk)
 	require.True(t, same(t, k.c.Path("alpha", bulk), k.c.Path("beta", bulk)), "code %d: other bytes were published", r.code)
