@@ -120,11 +120,14 @@ func (b *body) complete() bool {
 	return b.length >= 0 && b.received == b.length
 }
 
-// end notes the end of FCGI_STDIN.
+// end notes the end of FCGI_STDIN. After a failure it is not the end of the
+// body: what came in between was dropped.
 func (b *body) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ended = true
+	if b.err == nil {
+		b.ended = true
+	}
 	b.cond.Broadcast()
 }
 

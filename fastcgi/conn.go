@@ -81,7 +81,7 @@ func (c *conn) serve() {
 	br := newReader(c.nc)
 	defer freeReader(br)
 	c.in = recordReader{br}
-	c.setDeadline(time.Now().Add(c.limits.HeaderTimeout))
+	c.awaitFirst()
 	c.stop(c.readRecords())
 	c.handlers.Wait()
 }
@@ -210,11 +210,16 @@ func (c *conn) drain() {
 	}
 }
 
-func (c *conn) setDeadline(t time.Time) {
+// awaitFirst sets the deadline of the first request, unless Shutdown was
+// faster and has set a shorter one.
+func (c *conn) awaitFirst() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deadline = t
-	_ = c.nc.SetReadDeadline(t) // fails on a closed socket only, as the read will
+	if c.closing {
+		return
+	}
+	c.deadline = time.Now().Add(c.limits.HeaderTimeout)
+	_ = c.nc.SetReadDeadline(c.deadline) // fails on a closed socket only, as the read will
 }
 
 // wakeReader interrupts awaitHangUp. It is called with the body's lock held.

@@ -40,8 +40,8 @@
 // keeps within one buffer gets a Content-Length; a handler that declares one
 // and writes less has its reply broken: the socket closes without
 // FCGI_END_REQUEST, as it does for [http.ErrAbortHandler]. Any other panic is
-// logged with its stack and answered with 500 if nothing was sent yet, and with
-// a non-zero application status in any case.
+// logged with its stack; the reply is a 500 with a non-zero application status
+// if nothing was sent yet, else it is broken too.
 //
 // A handler that answers before it has read the body is safe: the answer is
 // sent, the sending half of the socket closed, and the rest of the body thrown

@@ -18,6 +18,19 @@ func (s *Server) ServeConn(nc net.Conn) {
 	c.serve()
 }
 
+// Draining reports whether Shutdown has told every connection.
+func (s *Server) Draining() bool {
+	for _, c := range s.open() {
+		c.mu.Lock()
+		closing := c.closing
+		c.mu.Unlock()
+		if !closing {
+			return false
+		}
+	}
+	return true
+}
+
 func EncodePairs(pairs ...string) (b []byte) {
 	for i := 0; i+1 < len(pairs); i += 2 {
 		b = appendPair(b, pairs[i], pairs[i+1])
@@ -43,3 +56,11 @@ func ParseRequest(content string, limit int) (r *http.Request, p *Params, length
 	}
 	return r, p, length, 0
 }
+
+// Throttle is the bound of the log.
+type Throttle struct{ throttle }
+
+func (t *Throttle) Allow(key string) bool { return t.allow(key) }
+func (t *Throttle) Keys() int             { return len(t.seen) }
+
+const ThrottleKeys, ThrottleWindow = throttleKeys, throttleWindow

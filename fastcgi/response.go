@@ -271,12 +271,12 @@ func (w *response) SetWriteDeadline(t time.Time) error {
 // EnableFullDuplex has nothing to do.
 func (w *response) EnableFullDuplex() error { return nil }
 
-// fault makes the reply a 500 unless something was sent.
-func (w *response) fault() {
+// fault makes the reply a 500. It reports false if something was sent already.
+func (w *response) fault() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sent {
-		return
+		return false
 	}
 	w.head.free()
 	w.buf.free()
@@ -288,6 +288,7 @@ func (w *response) fault() {
 	if w.written = int64(len(text)); !w.isHead {
 		w.buf = w.buf.append([]byte(text))
 	}
+	return true
 }
 
 // close takes the response from the handler and returns what is left to send.

@@ -244,17 +244,19 @@ func TestPanics(t *testing.T) {
 		require.Contains(t, s.logs.String(), "response_test.go", "the stack")
 		require.Contains(t, s.logs.String(), `"GET /panic"`, "without the query")
 	})
-	t.Run("after the header", func(t *testing.T) {
+	t.Run("after the header the reply breaks", func(t *testing.T) {
 		h.Set(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, "some")
 			w.(http.Flusher).Flush()
+			_, _ = io.WriteString(w, "unsent")
 			panic(errors.New("late"))
 		})
 		rep := s.ask(t, "")
-		require.NoError(t, rep.err)
+		require.ErrorIs(t, rep.err, io.EOF, "an FCGI_END_REQUEST would make it look complete")
 		require.Equal(t, "200 OK", rep.status)
 		require.Equal(t, "some", rep.body)
-		require.EqualValues(t, 1, rep.app)
+		require.Contains(t, s.logs.String(), "late")
+		require.NotContains(t, s.logs.String(), "shorter than its Content-Length")
 	})
 	t.Run("http.ErrAbortHandler", func(t *testing.T) {
 		before := s.logs.String()

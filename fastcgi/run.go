@@ -44,7 +44,9 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 	end := endStatus{}
 	if how == panicked {
 		end.app = appPanic
-		w.fault()
+		if !w.fault() {
+			how = gaveUp // part of a reply is out: it must not look like the whole
+		}
 	}
 	head, buf, whole := w.close()
 	defer head.free()

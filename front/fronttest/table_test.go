@@ -92,9 +92,9 @@ var table = []row{
 	{name: "handler returns without a final", observe: dies("nofinal"), want: all("3 lines, clean end; responder lives")},
 	{
 		name: "handler panics after three lines", observe: dies("panic"),
-		want: each("3 lines, clean end; responder lives", "3 lines, clean end; responder lives", "3 lines, broken; responder lives"),
-		why: "The responder ends such a request with a non-zero application status, and FastCGI has no better word for it. lighttpd and nginx " +
-			"ignore that status and finish the chunked reply. The embedded front reads it and breaks the connection.",
+		want: each("3 lines, broken; responder lives", "3 lines, clean end; responder lives", "3 lines, broken; responder lives"),
+		why: "The responder closes its socket without FCGI_END_REQUEST, all that FastCGI has for a reply that is not whole: a non-zero application " +
+			"status reaches no client. nginx takes the end of the socket for the end of a reply that is sent line by line.",
 	},
 	{
 		name: "handler writes less than its Content-Length", observe: dies("short"), want: all("3 lines, broken; responder lives"),
