@@ -20,6 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// noWait spares each race-tested process its second of waiting at the end.
+const noWait = "atexit_sleep_ms=0"
+
 // gantryIn makes dir/gantry, which is this test binary.
 func gantryIn(t testing.TB, dir string) string {
 	self, err := os.Executable()
@@ -44,6 +47,7 @@ func scripts(t *testing.T, pattern string, vars map[string]string) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("GORACE", noWait)
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			for name, value := range vars {
 				e.Setenv(name, value)
@@ -119,7 +123,7 @@ func TestLive(t *testing.T) {
 func command(t *testing.T, home, state string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(gantryIn(t, t.TempDir()), append([]string{"--home", home}, args...)...)
-	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+state)
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+state, "GORACE="+noWait)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
@@ -138,7 +142,7 @@ func exitOf(err error) int {
 // the same command goes on with the same tasks.
 func TestInterruptLeaves(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 600<<20)
+	fill(t, c, "alpha", "big", 400<<20)
 	state := t.TempDir()
 	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--json")
 	out, err := cmd.StdoutPipe()
@@ -173,7 +177,7 @@ func TestInterruptLeaves(t *testing.T) {
 // TestKilledCommandGoesOn: kill -9 of the command loses nothing.
 func TestKilledCommandGoesOn(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 600<<20)
+	fill(t, c, "alpha", "big", 400<<20)
 	state := t.TempDir()
 	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--json")
 	out, err := cmd.StdoutPipe()

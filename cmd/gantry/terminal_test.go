@@ -81,7 +81,7 @@ const ctrlC = "\x03"
 // TestTerminal: what Ctrl-C asks, and what the answers do.
 func TestTerminal(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 1<<30)
+	fill(t, c, "alpha", "big", 700<<20)
 	t.Run("c cancels the job at the nodes", func(t *testing.T) {
 		state := t.TempDir()
 		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/cancelled")
