@@ -75,7 +75,8 @@ func InitCA(dir, cluster string, o Options) (*CA, error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return nil, fmt.Errorf("making CA folder: %w", err)
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// rmdir takes an empty folder only; os.Remove would also delete a file.
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s exists and is not an empty folder; choose another --dir, nothing was changed", dir)
 	}
 	tmp, err := os.MkdirTemp(parent, ".gantry-ca-*") // 0700

@@ -57,6 +57,19 @@ func TestInitRefusesAFolderInUse(t *testing.T) {
 	require.NoError(t, err, "an empty folder is as good as none")
 }
 
+func TestInitDeletesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	require.NoError(t, os.WriteFile(file, []byte("precious"), 0o600))
+	require.NoError(t, os.Symlink(dir, link))
+	for _, path := range []string{file, link} {
+		_, err := pki.InitCA(path, "demo", pki.Options{})
+		require.ErrorContains(t, err, "is not an empty folder")
+		_, err = os.Lstat(path)
+		require.NoError(t, err)
+	}
+}
+
 func TestOpenSaysHowToMakeOne(t *testing.T) {
 	_, err := pki.OpenCA(t.TempDir(), pki.Options{})
 	require.ErrorIs(t, err, os.ErrNotExist)
