@@ -49,10 +49,20 @@ func (e revoked) Unwrap() error        { return e.error }
 // recheck judges the caller again every api.Recheck, for as long as the
 // request lasts, and ends ctx when the answer has become no. stop must be called.
 func recheck(ctx context.Context, v *pki.Verifier, c access.Caller) (_ context.Context, stop func()) {
+	return judgeAgain(ctx, func() error {
+		_, err := v.VerifyClient(c.Cert, time.Now())
+		return err
+	})
+}
+
+func judgeAgain(ctx context.Context, judge func() error) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var timer *time.Timer
 	timer = time.AfterFunc(time.Hour, func() {
-		if _, err := v.VerifyClient(c.Cert, time.Now()); err != nil {
+		if ctx.Err() != nil {
+			return // stopped while judging: Stop came before Reset
+		}
+		if err := judge(); err != nil {
 			cancel(revoked{err})
 			return
 		}

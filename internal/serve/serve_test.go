@@ -147,3 +147,16 @@ func TestLiveRequestsEndWithAStaleList(t *testing.T) {
 		require.Equal(t, api.StaleCRL.Name, Wire(context.Cause(ctx)).Code)
 	})
 }
+
+func TestRequestsThatAreOverAreNotJudgedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		judged, stop := 0, func() {}
+		_, stop = judgeAgain(context.Background(), func() error {
+			judged++
+			stop() // the reply ends just now
+			return nil
+		})
+		time.Sleep(10 * api.Recheck)
+		require.Equal(t, 1, judged)
+	})
+}
