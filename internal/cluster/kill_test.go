@@ -104,7 +104,9 @@ type killing struct {
 }
 
 func newKilling(t *testing.T, kind front.Kind, rng *rand.Rand) *killing {
-	c := newCluster(t, cluster.Options{Front: kind, Proxied: true}, func(c *cluster.Cluster) {
+	send := []string{"stream", "front"}[rng.IntN(2)]
+	t.Logf("%s, send = %q", kind, send)
+	c := newCluster(t, cluster.Options{Front: kind, Send: send, Proxied: true}, func(c *cluster.Cluster) {
 		random(t, c, "src.img", rng.Uint64(), killSize)
 	})
 	c.Proxy("alpha").Limit(killRate)
