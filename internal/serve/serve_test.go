@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -150,13 +151,18 @@ func TestLiveRequestsEndWithAStaleList(t *testing.T) {
 
 func TestRequestsThatAreOverAreNotJudgedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		judged, stop := 0, func() {}
-		_, stop = judgeAgain(context.Background(), func() error {
-			judged++
-			stop() // the reply ends just now
+		var judged atomic.Int32
+		atWork, goOn := make(chan struct{}), make(chan struct{})
+		_, stop := judgeAgain(context.Background(), func() error {
+			judged.Add(1)
+			close(atWork)
+			<-goOn
 			return nil
 		})
+		<-atWork
+		stop() // the reply ends just now
+		close(goOn)
 		time.Sleep(10 * api.Recheck)
-		require.Equal(t, 1, judged)
+		require.EqualValues(t, 1, judged.Load())
 	})
 }
