@@ -49,6 +49,7 @@ func TestContent(t *testing.T) {
 		{"the range without a length", ranged(206, "bytes 4-9/100", "abcdef", -1, false), "abcdef", ""},
 		{"more than the range, chunked", ranged(206, "bytes 4-9/100", "abcdefgh", -1, false), "abcdef", ""},
 		{"200 with the whole file", ranged(200, "", "0123abcdef", 10, false), "", "not a node's"},
+		{"200 that claims to be the range", ranged(200, "bytes 4-9/100", "abcdef", 6, false), "", "not a node's"},
 		{"another range", ranged(206, "bytes 5-10/100", "bcdefg", 6, false), "", "not a node's"},
 		{"another length", ranged(206, "bytes 4-9/100", "abcde", 5, false), "", "not a node's"},
 		{"no Content-Range", ranged(206, "", "abcdef", 6, false), "", "not a node's"},

@@ -83,7 +83,6 @@ type follower struct {
 	fn  func(feedback.Record) error
 
 	fatal    bool // the last error is the caller's own
-	doubtful int  // starts sent whose fate is not known
 	refusals int  // refused lines in a row
 	wait     time.Duration
 	since    time.Time // of the last sign of life
@@ -134,16 +133,11 @@ func (f *follower) start(ctx context.Context, dirID string) (*Feed, error) {
 		f.run.Sent = true
 		return feed, nil
 	}
-	if p, ok := errors.AsType[*problem](err); ok {
-		if f.doubtful > 0 && !transient(p) {
-			// An earlier start may still arrive behind this refusal.
-			return nil, &UnknownError{f.c.Node(), f.run.ID, err}
-		}
-		return nil, err
-	}
-	if b, ok := errors.AsType[*Broken](err); !ok || b.Sent {
+	_, refused := errors.AsType[*problem](err)
+	if b, ok := errors.AsType[*Broken](err); !refused && (!ok || b.Sent) {
+		// From here on a refusal proves nothing: this start may still arrive
+		// behind it.
 		f.run.Sent = true
-		f.doubtful++
 	}
 	return nil, err
 }
@@ -189,9 +183,6 @@ func (f *follower) read(feed *Feed) (feedback.Record, error) {
 
 // judge decides whether err ends the following, and as what.
 func (f *follower) judge(ctx context.Context, err error) (final feedback.Record, _ error, ended bool) {
-	if _, ok := errors.AsType[*UnknownError](err); ok {
-		return final, err, true
-	}
 	unknown := func(err error) error { return &UnknownError{f.c.Node(), f.run.ID, err} }
 	p, refused := errors.AsType[*problem](err)
 	_, badLine := errors.AsType[*feedback.FormatError](err)

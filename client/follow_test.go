@@ -270,7 +270,13 @@ func TestWrongServers(t *testing.T) {
 			c := node(t, sends(hello(dirA, 0), result(1)), tt.change)
 			_, err := c.Status(t.Context())
 			require.Error(t, err)
-			require.Equal(t, tt.row.Name, client.AnswerTo(err).Name, "%v", err)
+			row := client.AnswerTo(err)
+			if tt.row == &client.CertRefused && row == &client.BrokenRequest {
+				// The alert comes after the handshake (TLS 1.3), and a server
+				// that hangs up behind it can overtake it.
+				return
+			}
+			require.Equal(t, tt.row.Name, row.Name, "%v", err)
 			require.ErrorContains(t, err, tt.row.Remedy)
 		})
 	}
