@@ -3,14 +3,10 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"text/template"
 
@@ -18,8 +14,6 @@ import (
 	"gantry/config"
 	"gantry/front"
 	"gantry/pki"
-
-	"golang.org/x/sys/unix"
 )
 
 // socketName is the FastCGI socket within NODE/run.
@@ -329,96 +323,4 @@ func (c *Cluster) clusterTOML(viewer string) []byte {
 		fmt.Fprintf(&b, "\n[[node]]\nname = %q\nurl = \"https://%s\"\ndata_url = \"https://%s\"\n", m.name, m.api, data)
 	}
 	return []byte(b.String())
-}
-
-// freePorts finds loopback ports that nobody uses. They lie below the range
-// from which the kernel takes the ports of outgoing connections, so that none
-// of those takes them before the front does.
-func freePorts(n int) ([]string, error) {
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
-	var out []string
-	for tries := 0; len(out) < n; tries++ {
-		if tries > 1000 {
-			return nil, errors.New("no free port between 20000 and 32000 on loopback")
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+rand.IntN(12000)))
-		if err != nil {
-			continue
-		}
-		held = append(held, l)
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
-// copyProgram copies the executable to where every uid may run it: the one
-// that go run made lies in a folder of its user's.
-func copyProgram(from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("copying the program: %w", err)
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		return fmt.Errorf("copying the program: %w", err)
-	}
-	_, err = io.Copy(dst, src)
-	if err := errors.Join(err, dst.Chmod(0o755), dst.Close()); err != nil {
-		return fmt.Errorf("copying the program: %w", err)
-	}
-	return nil
-}
-
-// put writes a small file and gives it to uid.
-func (c *Cluster) put(path string, data []byte, mode os.FileMode, uid int) error {
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		return err
-	}
-	return c.give(path, mode, uid, uid)
-}
-
-func (c *Cluster) mkdir(path string, mode os.FileMode, uid, gid int) error {
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return err
-	}
-	return c.give(path, mode, uid, gid)
-}
-
-// give sets owner, then mode (chown clears the setgid bit). Without root the
-// owner is the caller already.
-func (c *Cluster) give(path string, mode os.FileMode, uid, gid int) error {
-	if c.users.isolated {
-		if err := os.Lchown(path, uid, gid); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(path, mode)
-}
-
-// giveAll changes the owner of a folder and of what is in it.
-func (c *Cluster) giveAll(dir string, uid int) error {
-	if !c.users.isolated {
-		return nil
-	}
-	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, uid, uid)
-	})
-}
-
-// free is how many bytes the file system of path has left for its users.
-func free(path string) (int64, error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(path, &s); err != nil {
-		return 0, err
-	}
-	return int64(s.Bavail) * s.Bsize, nil
 }
