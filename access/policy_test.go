@@ -148,7 +148,7 @@ func TestPackagesAgree(t *testing.T) {
 	require.Equal(t, pki.MaxName, config.MaxName)
 	require.Equal(t, pki.MaxName, api.MaxName)
 	require.Equal(t, pki.MaxCRL, api.MaxCRL)
-	for _, code := range []string{pki.CodeCertificate, pki.CodeRevoked, pki.CodeCRLStale, pki.CodeCRL} {
+	for _, code := range []string{pki.CodeCertificate, pki.CodeRevoked, pki.CodeCRLStale, pki.CodeCRL, pki.CodeServer, pki.CodePin} {
 		require.Equal(t, code, api.CodeOf(code).Name)
 	}
 	for _, name := range []string{"a", "7", "a-b", "a_b", "a.b", "", "A", "-a", "a-", "a..b", "a/b", "a*", "ä", "a\n", strings.Repeat("x", 64), strings.Repeat("x", 65)} {

@@ -92,6 +92,8 @@ var (
 	StaleCRL    = code("crl_stale", Refused, http.StatusForbidden, ExitRefused, true, "send the node a new revocation list (gantry ca crl --push)")
 	BadCRL      = code("crl_refused", Refused, http.StatusConflict, ExitRefused, false, "")
 	Forbidden   = code("forbidden", Refused, http.StatusForbidden, ExitRefused, false, "an administrator of the node can add a [[grant]]")
+	WrongServer = code("server_certificate", Refused, http.StatusBadGateway, ExitRefused, false, "compare the node's name and url in cluster.toml, and the CA, with the node")
+	WrongPin    = code("pin_mismatch", PinMismatch, http.StatusBadGateway, ExitRefused, false, "ask the node's administrator whether its key was changed, then correct the pin in cluster.toml")
 	BadFront    = code("front_not_trusted", Refused, http.StatusForbidden, ExitRefused, false, "")
 )
 

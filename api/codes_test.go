@@ -48,7 +48,7 @@ func TestCodesAreConsistent(t *testing.T) {
 		require.Same(t, c, api.CodeOf(c.Name))
 		require.GreaterOrEqual(t, c.Status, 400, c.Name)
 		switch c.Outcome {
-		case api.Refused:
+		case api.Refused, api.PinMismatch:
 			require.Contains(t, []int{api.ExitRefused, api.ExitMisuse, api.ExitNotFound}, c.Exit, c.Name)
 		case api.Failed, api.Cancelled:
 			require.Equal(t, api.ExitFailed, c.Exit, c.Name)

@@ -129,8 +129,12 @@ func wireError(err error) *feedback.Error {
 	}
 	// Nothing was started, so nothing can be unknown.
 	code := api.PeerLost
-	switch client.AnswerTo(err).Unsent {
-	case api.Refused, api.PinMismatch:
+	switch answer := client.AnswerTo(err); {
+	case answer == &client.WrongServer:
+		code = api.WrongServer
+	case answer == &client.WrongPin:
+		code = api.WrongPin
+	case answer.Unsent == api.Refused:
 		code = api.NotVerified
 	}
 	return &feedback.Error{Code: code.Name, Message: err.Error(), Retryable: code.Retryable}

@@ -57,6 +57,7 @@ func (r *run) export(ctx context.Context) (api.Raw, error) {
 	case wireError(err) == nil && r.j.Spec.resumable():
 		return nil, err
 	}
+	err = export.blame(err)
 	r.drop(ctx, roleExport)
 	export.wait(lastWords)
 	return nil, err

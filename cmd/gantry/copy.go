@@ -171,11 +171,15 @@ func (e *env) printMoved(final feedback.Record, target string) error {
 		text += fmt.Sprintf(" in %s, %s", progress.Duration(time.Duration(r.Seconds*float64(time.Second))), progress.Rate(r.Rate))
 	}
 	text += "\n" + r.Digest + "\n"
+	carried := "carried over from an earlier run"
+	if r.Target == api.TargetThere {
+		carried = "compared, nothing moved"
+	}
 	for _, part := range []struct {
 		n    int64
 		what string
 	}{
-		{r.Bytes.Fetched, "fetched"}, {r.Bytes.Carried, "carried over from an earlier run"}, {r.Bytes.Copied, "copied from the old file"},
+		{r.Bytes.Fetched, "fetched"}, {r.Bytes.Carried, carried}, {r.Bytes.Copied, "copied from the old file"},
 		{r.Bytes.Reflinked, "shared with the old file"}, {r.Bytes.Hole, "holes and zeros, not sent"},
 	} {
 		if part.n > 0 {
