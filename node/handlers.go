@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -81,7 +82,13 @@ func (n *Node) stream(w http.ResponseWriter, r *http.Request, t *task, after int
 	}
 	defer release()
 	o := feedback.WriterOptions{Padding: n.cfg.Front.Padding, Incremental: n.cfg.Front.Incremental}
-	return serve.Feed(w, r, f, after, t.hello(), o, n.feeds)
+	err = serve.Feed(w, r, f, after, t.hello(), o, n.feeds)
+	if errors.Is(err, feedback.ErrClosed) || err != nil && f.Err() != nil {
+		// The task exists and goes on after a restart. Any refusal but this one
+		// would tell the caller of a start that it never began.
+		return fmt.Errorf("%w: %w", draining(), err)
+	}
+	return err
 }
 
 // own finds the task that the path names, if it is the caller's.
