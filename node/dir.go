@@ -20,6 +20,14 @@ import (
 // formatVersion is the version of every file that the node keeps in its dir.
 const formatVersion = 1
 
+// Files of the node's own: in its dir, and in each task's folder.
+const (
+	dirName   = "dir.json"
+	floorName = "floor.json"
+	taskName  = "task.json"
+	feedName  = "feed"
+)
+
 // dirFile is dir.json. ID is drawn once, with the folder: an unknown task under
 // the same dir_id never started here.
 type dirFile struct {
@@ -55,7 +63,11 @@ func openFolder(path string) (*folder, time.Time, error) {
 		lock.Close()
 		return nil, time.Time{}, fmt.Errorf("%s is used by another responder; stop that one first", path)
 	}
-	floor, err := f.read()
+	var floor time.Time
+	err = atomicfile.RemoveTemp(path, dirName, floorName)
+	if err == nil {
+		floor, err = f.read()
+	}
 	if err != nil {
 		lock.Close()
 		return nil, time.Time{}, err
@@ -65,17 +77,17 @@ func openFolder(path string) (*folder, time.Time, error) {
 
 func (f *folder) read() (time.Time, error) {
 	var id dirFile
-	err := readVersioned(filepath.Join(f.path, "dir.json"), &id, func() int { return id.V })
+	err := readVersioned(filepath.Join(f.path, dirName), &id, func() int { return id.V })
 	if errors.Is(err, fs.ErrNotExist) {
 		id = dirFile{formatVersion, randomID()}
-		err = atomicfile.WriteFile(filepath.Join(f.path, "dir.json"), api.Encode(id), 0o600, "node.dir")
+		err = atomicfile.WriteFile(filepath.Join(f.path, dirName), api.Encode(id), 0o600, "node.dir")
 	}
 	if err != nil {
 		return time.Time{}, err
 	}
 	f.id = id.ID
 	var floor floorFile
-	err = readVersioned(filepath.Join(f.path, "floor.json"), &floor, func() int { return floor.V })
+	err = readVersioned(filepath.Join(f.path, floorName), &floor, func() int { return floor.V })
 	if errors.Is(err, fs.ErrNotExist) {
 		return time.Time{}, nil
 	}
@@ -84,7 +96,7 @@ func (f *folder) read() (time.Time, error) {
 
 // raise makes a new floor durable.
 func (f *folder) raise(floor time.Time) error {
-	return atomicfile.WriteFile(filepath.Join(f.path, "floor.json"),
+	return atomicfile.WriteFile(filepath.Join(f.path, floorName),
 		api.Encode(floorFile{formatVersion, floor.UnixMilli()}), 0o600, "node.floor")
 }
 

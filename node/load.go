@@ -26,7 +26,10 @@ func (n *Node) load() error {
 			return fmt.Errorf("%s is no task; remove it", filepath.Join(n.folder.tasks(), e.Name()))
 		}
 		t := n.newTask(e.Name(), "", "")
-		err := readVersioned(filepath.Join(t.dir, "task.json"), &t.file, func() int { return t.file.V })
+		if err := atomicfile.RemoveTemp(t.dir, taskName, feedName); err != nil {
+			return err
+		}
+		err := readVersioned(filepath.Join(t.dir, taskName), &t.file, func() int { return t.file.V })
 		if errors.Is(err, fs.ErrNotExist) {
 			// never accepted: nobody was told that it exists
 			if err := os.RemoveAll(t.dir); err != nil {
@@ -39,7 +42,7 @@ func (n *Node) load() error {
 			return err
 		}
 		if t.file.ID != t.id {
-			return fmt.Errorf("%s is the file of task %s", filepath.Join(t.dir, "task.json"), t.file.ID)
+			return fmt.Errorf("%s is the file of task %s", filepath.Join(t.dir, taskName), t.file.ID)
 		}
 		t.hash, t.who = t.file.Hash, t.file.Caller
 		close(t.ready)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"gantry/client"
 	"gantry/config"
 	"gantry/feedback"
+	"gantry/internal/atomicfile"
 	"gantry/internal/serve"
 	"gantry/pki"
 
@@ -105,6 +107,10 @@ func (n *Node) open() (err error) {
 	}
 	if n.folder, n.floor, err = openFolder(n.cfg.Dir); err != nil {
 		return err
+	}
+	// Only with the folder's lock: nobody else is replacing the list.
+	if err := atomicfile.RemoveTemp(filepath.Dir(n.cfg.Identity.CRL), filepath.Base(n.cfg.Identity.CRL)); err != nil {
+		n.log.Warn("what a crash left beside the revocation list", "err", err) // its folder may be another user's
 	}
 	if n.shell, err = n.newShell(); err != nil {
 		return errors.Join(err, n.folder.close())

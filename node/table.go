@@ -135,7 +135,7 @@ func (n *Node) store(t *task, f taskFile) error {
 // the oldest first.
 func (n *Node) createFeed(t *task) (*feedback.Feed, error) {
 	for {
-		f, err := feedback.Create(filepath.Join(t.dir, "feed"), n.feedOptions(t.id))
+		f, err := feedback.Create(filepath.Join(t.dir, feedName), n.feedOptions(t.id))
 		if !errors.Is(err, feedback.ErrNoRoom) {
 			return f, err
 		}

@@ -106,7 +106,7 @@ func (t *task) change(point string, edit func(*taskFile)) error {
 func (t *task) changeLocked(point string, edit func(*taskFile)) error {
 	next := t.file
 	edit(&next)
-	if err := atomicfile.WriteFile(filepath.Join(t.dir, "task.json"), api.Encode(next), 0o600, point); err != nil {
+	if err := atomicfile.WriteFile(filepath.Join(t.dir, taskName), api.Encode(next), 0o600, point); err != nil {
 		return err
 	}
 	t.file = next
@@ -129,7 +129,7 @@ func (t *task) useFeed() (_ *feedback.Feed, release func(), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.feed == nil {
-		f, err := feedback.Open(filepath.Join(t.dir, "feed"), t.node.feedOptions(t.id))
+		f, err := feedback.Open(filepath.Join(t.dir, feedName), t.node.feedOptions(t.id))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"gantry/internal/failpoint"
 
@@ -66,6 +68,30 @@ func WriteFile(path string, data []byte, perm os.FileMode, point string) (err er
 		return fmt.Errorf("renaming to %s: %w", path, err)
 	}
 	return SyncDir(dir, point+".dirsync")
+}
+
+// RemoveTemp removes from dir what calls of WriteFile for the given base names
+// left there when their process was killed: a secret may be in it. Nobody may
+// be writing these files.
+func RemoveTemp(dir string, names ...string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("looking for temporary files: %w", err)
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() && slices.ContainsFunc(names, func(n string) bool { return isTemp(e.Name(), n) }) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("removing a temporary file: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// isTemp: os.CreateTemp puts a decimal number in the place of WriteFile's star.
+func isTemp(name, base string) bool {
+	digits, ok := strings.CutPrefix(name, "."+base+".")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
 
 // SyncFile flushes f's data and metadata to disk (fsync). point is the whole

@@ -49,6 +49,24 @@ func TestWriteFileLeavesNothingBehind(t *testing.T) {
 	require.ErrorIs(t, atomicfile.WriteFile(filepath.Join(dir, "none", "file"), nil, 0o600, "test.file"), fs.ErrNotExist)
 }
 
+func TestRemoveTempTakesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	keep := []string{".a.", ".a.12x", ".a.b.12", ".b.12", ".c.12", "a", "a.12"}
+	for _, name := range append([]string{".a.12", ".a.4294967295"}, keep...) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	require.NoError(t, os.Mkdir(filepath.Join(dir, ".a.13"), 0o700))
+	require.NoError(t, atomicfile.RemoveTemp(dir, "a", "b.12"))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	require.Equal(t, []string{".a.", ".a.12x", ".a.13", ".a.b.12", ".b.12", ".c.12", "a", "a.12"}, left)
+	require.ErrorIs(t, atomicfile.RemoveTemp(filepath.Join(dir, "none"), "a"), fs.ErrNotExist)
+}
+
 // requireAlone: nothing but path is in its folder.
 func requireAlone(t *testing.T, path string) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"gantry/internal/atomicfile"
 	"gantry/internal/failpoint"
 
 	"github.com/stretchr/testify/require"
@@ -45,6 +46,8 @@ func TestFailpointsOldOrNew(t *testing.T) {
 				text, err := os.ReadFile(path)
 				require.NoError(t, err)
 				require.Equal(t, want, string(text))
+				require.NoError(t, atomicfile.RemoveTemp(filepath.Dir(path), "file"))
+				requireAlone(t, path)
 			})
 		}
 	}
