@@ -34,8 +34,8 @@ func (r reply) end() string {
 	return "clean end"
 }
 
-// lines reads a whole stream.
-func (p *peer) lines(t *testing.T, path string) reply {
+// lines reads a whole stream. It calls each after each line.
+func (p *peer) lines(t *testing.T, path string, each ...func(n int)) reply {
 	t.Helper()
 	resp, err := p.request(t.Context(), http.MethodGet, path, nil)
 	require.NoError(t, err)
@@ -52,6 +52,9 @@ func (p *peer) lines(t *testing.T, path string) reply {
 		}
 		r.arrived = append(r.arrived, time.Now())
 		r.lines = append(r.lines, decode[selftest.Line](t, text))
+		for _, f := range each {
+			f(len(r.lines))
+		}
 	}
 }
 
@@ -161,8 +164,12 @@ func (p *peer) ask(ctx context.Context, path string) []byte {
 
 func dies(how string) func(t *testing.T, w *world) string {
 	return func(t *testing.T, w *world) string {
-		p := w.client(t)
-		r := p.lines(t, "selftest/die?how="+how)
+		p, other, id := w.client(t), w.client(t), newID()
+		r := p.lines(t, "selftest/die?how="+how+"&id="+id, func(n int) {
+			if n == 3 {
+				other.get(t, "selftest/die/now?id="+id)
+			}
+		})
 		text := fmt.Sprintf("%d lines, %s", len(r.lines), r.end())
 		if resp, _ := p.get(t, "selftest/headers"); resp.StatusCode == http.StatusOK && w.responder.running() {
 			text += "; responder lives"

@@ -47,7 +47,10 @@ func (p *peer) upload(t *testing.T, path string, body io.Reader, length int64) (
 // It looks at the socket: after an early answer lighttpd resets the
 // connection, and Go's client then now and then tells of its failed write
 // instead of the answer that it already has.
-func (p *peer) early(t *testing.T, path string, size int64) (status int, sent int64) {
+//
+// length is what the request announces; -1 sends the body chunked. data is what
+// came of the answer's body before the reset, if there was one.
+func (p *peer) early(t *testing.T, path string, size, length int64) (status int, sent int64, data []byte) {
 	t.Helper()
 	conn, err := tls.Dial("tcp", p.addr, p.tls)
 	require.NoError(t, err)
@@ -55,7 +58,7 @@ func (p *peer) early(t *testing.T, path string, size int64) (status int, sent in
 	body := &counted{Reader: selftest.NewContent(size)}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.base+path, body)
 	require.NoError(t, err)
-	req.ContentLength = size
+	req.ContentLength = length
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
@@ -64,15 +67,15 @@ func (p *peer) early(t *testing.T, path string, size int64) (status int, sent in
 	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
 	sent = body.n.Load()
 	require.NoError(t, err)
-	resp.Body.Close()
+	data, _ = io.ReadAll(resp.Body)
 	conn.Close() // as every client does that has its answer
 	<-written
-	return resp.StatusCode, sent
+	return resp.StatusCode, sent, data
 }
 
 func refusedEarly(t *testing.T, w *world) string {
 	const size = 300_000_000
-	status, sent := w.client(t).early(t, "selftest/refuse", size)
+	status, sent, _ := w.client(t).early(t, "selftest/refuse", size, size)
 	t.Logf("%d of %d bytes sent when the answer came", sent, size)
 	text := fmt.Sprint(status)
 	if sent < size/4 {
@@ -118,17 +121,18 @@ func (w watchEnd) Read(p []byte) (int, error) {
 
 func chunkedUpload(t *testing.T, w *world) string {
 	const size = 1 << 20
-	resp, data := w.client(t).upload(t, "selftest/echo", io.MultiReader(selftest.NewContent(size)), -1)
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Sprint(resp.StatusCode)
+	status, _, data := w.client(t).early(t, "selftest/echo", size, -1)
+	if status != http.StatusOK {
+		return fmt.Sprint(status)
 	}
 	got := decode[selftest.Upload](t, data)
 	require.Empty(t, got.Error)
-	return fmt.Sprintf("%d, %d bytes", resp.StatusCode, got.Bytes)
+	return fmt.Sprintf("%d, %d bytes", status, got.Bytes)
 }
 
 func tooLarge(t *testing.T, w *world) string {
-	status, _ := w.client(t).early(t, "selftest/echo", front.DefaultMaxUpload+1024)
+	const size = front.DefaultMaxUpload + 1024
+	status, _, _ := w.client(t).early(t, "selftest/echo", size, size)
 	return fmt.Sprint(status)
 }
 
@@ -153,6 +157,7 @@ func brokenUpload(t *testing.T, w *world) string {
 	}()
 	_, err = io.Copy(wr, selftest.NewContent(part))
 	require.NoError(t, err)
+	w.client(t).get(t, "selftest/cancel/ask?until=started&id="+id)
 	wr.CloseWithError(io.ErrClosedPipe)
 	<-gone
 	_, data := w.client(t).get(t, "selftest/cancel/ask?until=ended&id="+id)

@@ -17,7 +17,8 @@
 //	GET  headers                      what of identity and headers arrived
 //	GET  big?n=1048576                n bytes of Content
 //	GET  range                        RangeSize bytes of Content with an ETag; one range
-//	GET  die?how=…                    only with Options.Danger
+//	GET  die?how=…&id=                three lines, then a bad end; only with Options.Danger
+//	GET  die/now?id=                  lets it come to that
 //
 // It is not a benchmark and not a debugging door: every answer is bounded in
 // bytes and time, reads no file, and shows only what the caller sent.
@@ -89,6 +90,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET "+Prefix+"range", h.ranged)
 	if o.Danger {
 		mux.HandleFunc("GET "+Prefix+"die", h.die)
+		mux.HandleFunc("GET "+Prefix+"die/now", h.dieNow)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -277,8 +279,14 @@ func (h *handlers) ranged(w http.ResponseWriter, r *http.Request) {
 }
 
 // die ends badly. "nofinal" returns as if all were said; "short" breaks its
-// Content-Length; "panic" panics.
+// Content-Length; "panic" panics. It waits until the client has its three lines
+// and says so with "die/now": a front that has sent nothing yet may make a
+// whole reply of what it has.
 func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
+	watch := h.watchOf(w, r)
+	if watch == nil {
+		return
+	}
 	how := r.URL.Query().Get("how")
 	rc := stream(w)
 	if how == "short" { // bulk, not a feed
@@ -289,8 +297,19 @@ func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
 	for i := 1; i <= 3; i++ {
 		line(w, rc, Line{i, time.Now(), false})
 	}
+	select {
+	case <-watch.started:
+	case <-time.After(MaxWait):
+	case <-r.Context().Done():
+	}
 	if how == "panic" {
 		panic("self test: told to panic")
+	}
+}
+
+func (h *handlers) dieNow(w http.ResponseWriter, r *http.Request) {
+	if watch := h.watchOf(w, r); watch != nil {
+		watch.once.Do(func() { close(watch.started) })
 	}
 }
 

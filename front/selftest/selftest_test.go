@@ -82,7 +82,10 @@ func TestTooManyAtOnce(t *testing.T) {
 
 func TestNoDangerUnlessAsked(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, call(selftest.New(selftest.Options{}), http.MethodGet, "die?how=panic", nil).Code)
-	require.Panics(t, func() { call(selftest.New(selftest.Options{Danger: true}), http.MethodGet, "die?how=panic", nil) })
+	h := selftest.New(selftest.Options{Danger: true})
+	const id = "00112233445566778899aabbccddeeff"
+	require.Equal(t, http.StatusOK, call(h, http.MethodGet, "die/now?id="+id, nil).Code)
+	require.Panics(t, func() { call(h, http.MethodGet, "die?how=panic&id="+id, nil) })
 }
 
 func TestCancelTellsWhatBecameOfIt(t *testing.T) {
