@@ -200,17 +200,14 @@ func TestPrepare(t *testing.T) {
 	o := example()
 	o.Dir = filepath.Join(testkit.Dir(t), "front")
 	require.NoError(t, front.Prepare(o, -1, -1))
-	for _, dir := range []string{"", "tmp", "spool"} {
-		info, err := os.Stat(filepath.Join(o.Dir, dir))
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o700)|os.ModeDir, info.Mode())
-	}
+	info, err := os.Stat(o.Dir)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o700)|os.ModeDir, info.Mode())
 	require.NoError(t, front.Prepare(o, -1, -1), "a second time")
 
-	// A name that its owner points elsewhere is not followed.
-	elsewhere := testkit.Dir(t)
-	require.NoError(t, os.Remove(filepath.Join(o.Dir, "spool")))
-	require.NoError(t, os.Symlink(elsewhere, filepath.Join(o.Dir, "spool")))
+	// A name that points elsewhere is not followed.
+	require.NoError(t, os.Remove(o.Dir))
+	require.NoError(t, os.Symlink(testkit.Dir(t), o.Dir))
 	require.Error(t, front.Prepare(o, -1, -1))
 }
 

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 )
@@ -87,36 +86,24 @@ func Reload(k Kind, pid int) error {
 	return nil
 }
 
-// Prepare makes o.Dir and the folders in it that the servers expect, mode
-// 0700, and gives them to uid and gid when the caller is root. uid < 0 leaves
-// the owner alone. What exists is left as it is: its owner may be less than
-// the caller, and could point a name elsewhere.
+// Prepare makes o.Dir, mode 0700, and gives it to uid and gid when the caller
+// is root; uid < 0 leaves the owner alone. A folder that exists is left as it
+// is. The servers make in it what they need.
 func Prepare(o Options, uid, gid int) error {
 	if err := checkPath("dir", o.Dir); err != nil {
 		return err
 	}
-	var made []string
-	for _, dir := range []string{o.Dir, filepath.Join(o.Dir, "tmp"), filepath.Join(o.Dir, "spool")} {
-		err := os.Mkdir(dir, 0o700)
-		if errors.Is(err, fs.ErrExist) {
-			if info, statErr := os.Lstat(dir); statErr == nil && info.IsDir() {
-				continue
-			}
+	err := os.Mkdir(o.Dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		if info, statErr := os.Lstat(o.Dir); statErr == nil && info.IsDir() {
+			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("preparing the front's folder: %w", err)
-		}
-		made = append(made, dir)
 	}
-	if uid < 0 || os.Geteuid() != 0 {
-		return nil
+	if err == nil && uid >= 0 && os.Geteuid() == 0 {
+		err = os.Lchown(o.Dir, uid, gid)
 	}
-	// Inner folders first: until the outer one changes hands, nobody else can
-	// touch them.
-	for _, dir := range slices.Backward(made) {
-		if err := os.Lchown(dir, uid, gid); err != nil {
-			return fmt.Errorf("preparing the front's folder: %w", err)
-		}
+	if err != nil {
+		return fmt.Errorf("preparing the front's folder: %w", err)
 	}
 	return nil
 }
