@@ -56,6 +56,9 @@ func (b *bars) show(p feedback.Progress) {
 	key := p.Item + "\x00" + p.Phase
 	if old := b.current[p.Item]; old != key {
 		if o := b.items[old]; o != nil {
+			// The count goes on through the phases, so the first value of the
+			// new one is the last of the old, which may never have been sent.
+			o.settle(p)
 			o.tracker.MarkAsDone()
 		}
 		b.current[p.Item] = key
@@ -80,6 +83,18 @@ func (b *bars) show(p feedback.Progress) {
 		it.tracker.UpdateTotal(p.Total)
 	}
 	it.tracker.SetValue(p.Done)
+}
+
+// settle shows the value with which a phase ended, if it is a later one.
+func (it *bar) settle(next feedback.Progress) {
+	if next.Done < it.tracker.Value() {
+		return
+	}
+	next.Rate, next.ETA = 0, 0
+	it.mu.Lock()
+	it.text = describe(&next)
+	it.mu.Unlock()
+	it.tracker.SetValue(next.Done)
 }
 
 func (it *bar) line() string {

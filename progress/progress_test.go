@@ -77,6 +77,25 @@ func TestRecordsOfTasksCarryTheirNode(t *testing.T) {
 	require.Equal(t, "beta: warn: vm1.img: connection lost\n", out.String())
 }
 
+// The last value of a phase may never be sent: the next phase brings it.
+func TestBarsEndAPhaseWhereTheNextBegins(t *testing.T) {
+	out := &screen{}
+	d := progress.New(progress.Options{Out: out, Width: 100})
+	d.Show(moved(1100e6, 1200e6))
+	next := moved(1200e6, 1200e6)
+	next.Body.(*feedback.Progress).Phase = "publish"
+	d.Show(next)
+	d.Show(done())
+	d.Close()
+	for line := range strings.Lines(out.String()) {
+		if strings.Contains(line, "fetch") && strings.Contains(line, "done") {
+			require.Contains(t, line, "1.2 GB of 1.2 GB (100%)")
+			return
+		}
+	}
+	require.Fail(t, "the fetch has no last line", out.String())
+}
+
 func TestBars(t *testing.T) {
 	out := &screen{}
 	d := progress.New(progress.Options{Out: out, Width: 100})
