@@ -114,9 +114,9 @@ func TestCorruptionInsideTLS(t *testing.T) {
 	for i := range lies {
 		k.lie(t, i)
 	}
-	t.Logf("corruptions: %d injected in %d copies: %d of content, %d (%.1f%%) reached the piece check, %d were no whole reply; %d manifests; the stage was looked at %d times",
-		k.content+lies, k.copies, k.content, k.wrong, 100*float64(k.wrong)/float64(k.content), k.content-k.whole, lies, k.looks)
 	t.Logf("kinds: %v; ends: %v", k.kinds, k.ends)
+	t.Logf("cases: %d in %d copies: %d of content, %d (%.1f%%) reached the piece check, %d were no whole reply; %d manifests; the stage was looked at %d times",
+		k.content+lies, k.copies, k.content, k.wrong, 100*float64(k.wrong)/float64(k.content), k.content-k.whole, lies, k.looks)
 	require.GreaterOrEqual(t, k.content+lies, *corruptions)
 	require.GreaterOrEqual(t, k.wrong*100, k.content*95, "too few corruptions reached the piece check")
 }

@@ -323,7 +323,7 @@ func TestFeedCut(t *testing.T) {
 			share = 4
 			r.whole()
 			starts := c.Process("alpha/node").Starts
-			t.Logf("%d records, %d cuts, %d of them kills (%d starts), %d records written while they were read, %d attaches refused",
+			t.Logf("cuts: %[2]d in %[1]d records, %[3]d of them kills (%[4]d starts), %[5]d records written while they were read, %[6]d attaches refused",
 				len(r.seen), r.cuts, r.kills, starts, r.live, r.refused)
 			require.Greater(t, len(r.seen), r.needRecords)
 			require.GreaterOrEqual(t, r.cuts, r.needCuts)
