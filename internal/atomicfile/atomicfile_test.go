@@ -20,7 +20,30 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if path := os.Getenv("ATOMICFILE_APPENDER"); path != "" {
+		os.Exit(appendLines(path))
+	}
 	testkit.Main(m)
+}
+
+// appendLines shows each line that is durable. Its exit code is 3 when a step
+// failed and stayed failed.
+func appendLines(path string) int {
+	a, err := atomicfile.OpenAppender(path, 0o600, "test.log")
+	if err != nil {
+		return 1
+	}
+	for _, line := range []string{"one\n", "two\n", "three\n", "four\n"} {
+		if a.Append([]byte(line)) == nil && a.Sync() == nil {
+			os.Stdout.WriteString(line)
+			continue
+		}
+		if failed := a.Err(); failed != nil && a.Append(nil) == failed && a.Sync() == failed {
+			return 3
+		}
+		return 1
+	}
+	return 0
 }
 
 func TestWriteFileReplaces(t *testing.T) {

@@ -15,9 +15,10 @@
 //	name=delay:200ms     the step waits first
 //
 // each with an optional @N, the Nth hit only (default: the first). Several are
-// separated by commas. GANTRY_FAILPOINT_LOG names a file to which the name of
-// each failpoint reached is appended once, so that a campaign can prove that
-// none was missed.
+// separated by commas. GANTRY_FAILPOINT_LOG names a file to which every process
+// appends a line "name" for each failpoint that it reached, once, and a line
+// "name=action" when one acted, so that a campaign can prove that none was
+// missed (scripts/failpoints.go).
 //
 // It is not a mocking library: the code around a failpoint is always the real
 // code.

@@ -40,6 +40,10 @@ var Names = slices.Concat(
 	Durable("node.reduce"),
 )
 
+// Moments are the names that mark no step but a moment between two: nothing can
+// act after their effect, because they have none.
+var Moments = []string{"feedback.open.cut", "job.start", "job.finish"}
+
 // Durable lists the failpoints of an atomicfile.WriteFile with that point.
 func Durable(point string) []string {
 	return []string{point + ".write", point + ".sync", point + ".rename", point + ".dirsync"}

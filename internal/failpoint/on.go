@@ -54,10 +54,13 @@ func Hit(name string) error {
 	}
 	switch a.verb {
 	case "kill":
+		acts(name, a)
 		die()
 	case "error":
+		acts(name, a)
 		return fmt.Errorf("%s: %w", name, ErrInjected)
 	case "delay":
+		acts(name, a)
 		time.Sleep(a.delay)
 	}
 	return nil
@@ -75,8 +78,10 @@ func HitAfter(name string) error {
 	}
 	switch a.verb {
 	case "kill-after":
+		acts(name, a)
 		die()
 	case "error-after":
+		acts(name, a)
 		return fmt.Errorf("%s: %w", name, ErrInjected)
 	}
 	return nil
@@ -88,13 +93,20 @@ func die() {
 	select {}
 }
 
-func record(name string) {
+func acts(name string, a action) {
+	if logPath != "" {
+		record(name + "=" + a.verb)
+	}
+}
+
+// record appends a line. Of several processes each writes whole lines.
+func record(line string) {
 	f, err := os.OpenFile(logPath, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o666)
 	if err != nil {
-		return
+		return // it shows as a failpoint that was never hit
 	}
 	defer f.Close()
-	fmt.Fprintln(f, name)
+	fmt.Fprintln(f, line)
 }
 
 // parse panics on a malformed list: a campaign that tests nothing is worse

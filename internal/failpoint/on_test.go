@@ -38,7 +38,8 @@ func TestFailpointActsOnTheNthHit(t *testing.T) {
 
 	text, err := os.ReadFile(logPath)
 	require.NoError(t, err)
-	require.Equal(t, "test.file.write\ntest.file.sync\ntest.file.rename\n", string(text), "each name once")
+	require.Equal(t, "test.file.write\ntest.file.write=error\ntest.file.sync\ntest.file.sync=error-after\ntest.file.rename\ntest.file.rename=delay\n",
+		string(text), "each name once, and each action")
 }
 
 func TestFailpointRefusesWhatItCannotMean(t *testing.T) {
