@@ -136,7 +136,7 @@ func (f *failing) hit(t *testing.T, name string) {
 	require.Eventually(t, func() bool {
 		text, err := os.ReadFile(f.log)
 		return err == nil && slices.Contains(strings.Fields(string(text)), name)
-	}, 5*time.Second, 5*time.Millisecond, "the failpoint was not reached")
+	}, 20*time.Second, 5*time.Millisecond, "the failpoint was not reached")
 	testkit.PassOnFailpoints(t, f.log)
 }
 
