@@ -224,6 +224,11 @@ func (n *Node) drop(tasks []*task) error {
 	}
 	n.mu.Unlock()
 	for _, t := range tasks {
+		if f := t.snapshot(); len(f.Args) > 0 {
+			if op, err := decodeOperation(f.Op, f.Args); err == nil {
+				n.clear(t, op) // nothing will name its stage any more
+			}
+		}
 		if err := t.forget(); err != nil {
 			return err
 		}

@@ -231,22 +231,26 @@ func (n *Node) tidy(t *task, op operation) {
 	if keepStage(f.Ended.Outcome) && f.Op == api.OpImport && time.Since(f.Ended.Time) < keepStages {
 		return
 	}
-	t.mu.Lock() // against a task that takes the stage over
-	err := op.discard(t)
-	if err == nil {
-		err = os.RemoveAll(t.work())
-	}
-	t.mu.Unlock()
-	if err != nil {
-		n.log.Warn("removing what a task left", "task", t.id, "err", err)
-		return
-	}
-	if f.Tell != "" {
+	if !n.clear(t, op) || f.Tell != "" {
 		return
 	}
 	if err := t.change("node.tidy", func(f *taskFile) { f.Args = nil }); err != nil {
 		n.broken(err)
 	}
+}
+
+// clear removes an ended task's stage and work folder. It says whether it could.
+func (n *Node) clear(t *task, op operation) bool {
+	t.mu.Lock() // against a task that takes the stage over
+	defer t.mu.Unlock()
+	err := op.discard(t)
+	if err == nil {
+		err = os.RemoveAll(t.work())
+	}
+	if err != nil {
+		n.log.Warn("removing what a task left", "task", t.id, "err", err)
+	}
+	return err == nil
 }
 
 // reporter shows what package transfer does in the task's feed.
