@@ -29,6 +29,7 @@ const (
 	latencyEvery = 2 * time.Millisecond
 	cancels      = 100
 	idleFeeds    = 200
+	idleExports  = 10
 	smallFile    = "small.img"
 )
 
@@ -150,58 +151,28 @@ func cancelLatency(ctx context.Context, cl *client.Client) ([]float64, error) {
 	return ms, nil
 }
 
-// memory measures what an idle feed costs the responder and the front.
+// memory measures what an idle feed costs the responder and the front: a reader
+// of an export that waits. A node runs 16 tasks at once unless told otherwise,
+// so the readers share ten exports.
 func (b *bench) memory(ctx context.Context) error {
-	fmt.Printf("\n### Memory of %d idle feeds (exports that wait for their reader), KiB per feed\n\n| front | responder | front's processes |\n| --- | --- | --- |\n", idleFeeds)
+	fmt.Printf("\n### Memory of %d idle feeds (readers of %d exports), KiB per feed\n\n| front | responder | front's processes |\n| --- | --- | --- |\n", idleFeeds, idleExports)
 	for _, kind := range front.Kinds {
 		if kind != front.EmbeddedServer && !installed(string(kind)) {
 			continue
 		}
 		if err := b.with(ctx, kind, func(c *cluster.Cluster) error {
 			responder, server := c.Process("alpha/node").PID, c.Process("alpha/front").PID
-			open := func(n int) ([]*client.Feed, []*client.Client, error) {
-				var feeds []*client.Feed
-				var clients []*client.Client
-				for range n {
-					cl := c.Client("alpha")
-					clients = append(clients, cl)
-					f, err := cl.Start(ctx, &api.TaskRequest{ID: api.NewID(), Op: api.OpExport,
-						Args: api.Encode(api.ExportArgs{File: api.File{Resource: cluster.Resource, Path: smallFile}})})
-					if err != nil {
-						return feeds, clients, err
-					}
-					feeds = append(feeds, f)
-					for r, err := f.Read(); ; r, err = f.Read() {
-						if err != nil {
-							return feeds, clients, err
-						}
-						if r.Kind == feedback.KindState {
-							break
-						}
-					}
-				}
-				return feeds, clients, nil
-			}
-			var feeds []*client.Feed
-			var clients []*client.Client
-			defer func() {
-				for _, f := range feeds {
-					f.Close()
-				}
-				for _, cl := range clients {
-					cl.Close()
-				}
-			}()
-			grow := func(n int) error {
-				f, cl, err := open(n)
-				feeds, clients = append(feeds, f...), append(clients, cl...)
+			o := observers{c: c}
+			defer o.close()
+			// Warm: pools, caches, arenas.
+			if err := o.start(ctx); err != nil {
 				return err
 			}
-			if err := grow(20); err != nil { // warm: pools, caches, arenas
+			if err := o.attach(ctx, 2*idleExports); err != nil {
 				return err
 			}
 			r0, f0 := resident(responder), resident(tree(server)...)
-			if err := grow(idleFeeds); err != nil {
+			if err := o.attach(ctx, idleFeeds); err != nil {
 				return err
 			}
 			r1, f1 := resident(responder), resident(tree(server)...)
@@ -212,6 +183,61 @@ func (b *bench) memory(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// observers are feeds that are read, each on a connection of its own.
+type observers struct {
+	c       *cluster.Cluster
+	exports []string // task ids
+	feeds   []*client.Feed
+	clients []*client.Client
+}
+
+func (o *observers) start(ctx context.Context) error {
+	for range idleExports {
+		id := api.NewID()
+		cl := o.c.Client("alpha")
+		o.clients = append(o.clients, cl)
+		f, err := cl.Start(ctx, &api.TaskRequest{ID: id, Op: api.OpExport,
+			Args: api.Encode(api.ExportArgs{File: api.File{Resource: cluster.Resource, Path: smallFile}})})
+		if err != nil {
+			return err
+		}
+		o.feeds, o.exports = append(o.feeds, f), append(o.exports, id)
+	}
+	return nil
+}
+
+// attach adds n readers, each past its first stored record.
+func (o *observers) attach(ctx context.Context, n int) error {
+	for i := range n {
+		cl := o.c.Client("alpha")
+		o.clients = append(o.clients, cl)
+		f, err := cl.Attach(ctx, o.exports[i%len(o.exports)], 0)
+		if err != nil {
+			return err
+		}
+		o.feeds = append(o.feeds, f)
+		for {
+			r, err := f.Read()
+			if err != nil {
+				return err
+			}
+			if r.Kind == feedback.KindState {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (o *observers) close() {
+	for _, f := range o.feeds {
+		f.Close()
+	}
+	for _, cl := range o.clients {
+		cl.Close()
+	}
 }
 
 // resident is the sum of the processes' resident memory, KiB.
