@@ -40,7 +40,7 @@ const (
 func Defaults() Limits {
 	return Limits{
 		Tasks:          16,
-		Connections:    256,
+		Connections:    2048, // 1,000 feeds and as many short requests, as in the fronts' files
 		JournalPerTask: 16 << 20,
 		JournalPerNode: 1 << 30,
 		RunFor:         7 * 24 * time.Hour,

@@ -43,7 +43,7 @@ func (n *Node) Serve(ctx context.Context, l net.Listener) error {
 	srv := &fastcgi.Server{
 		Handler: n.shell, Logger: n.log, AllowPeer: n.shell.AllowPeer,
 		Single: func(name string) bool { return name == "GANTRY_FRONT_TOKEN" },
-		Limits: fastcgi.Limits{Conns: n.cfg.Limits.Connections},
+		Limits: fastcgi.Limits{Conns: n.cfg.Limits.Connections, Requests: n.cfg.Limits.Connections},
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
