@@ -132,7 +132,11 @@ func live(t *testing.T, names []string, verb string) {
 
 func (l *life) again(what string, do func() bool) {
 	l.Helper()
-	require.Eventually(l, do, 30*time.Second, 10*time.Millisecond, what)
+	pause := time.NewTicker(10 * time.Millisecond)
+	defer pause.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !do(); <-pause.C { // in this goroutine: do may fail the test
+		require.True(l, time.Now().Before(deadline), "%s: not within 30 s", what)
+	}
 }
 
 // end follows a task to its final, through refusals that may pass. A final
