@@ -216,7 +216,7 @@ func (t *table) finish(reserved ...string) {
 			continue
 		}
 		meant := ""
-		if near := nearest(key, t.known); near != "" {
+		if near := Nearest(key, t.known); near != "" {
 			meant = ", did you mean " + near + "?"
 		}
 		t.problem(key, strings.Join(t.known, ", "), "", "is unknown%s", meant)

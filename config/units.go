@@ -59,9 +59,9 @@ func formatUnit(v int64, units []unit) string {
 func formatDuration(d time.Duration) string { return formatUnit(int64(d), durationUnits) }
 func formatSize(n int64) string             { return formatUnit(n, sizeUnits) }
 
-// nearest is the known word at the smallest edit distance, if that is at most
-// a third of its letters: what a typing error was meant to be.
-func nearest(word string, known []string) string {
+// Nearest is the known word at the smallest edit distance, if that is at most
+// a third of its letters: what a typing error was meant to be; else "".
+func Nearest(word string, known []string) string {
 	best, bound := "", 0
 	for _, k := range known {
 		d := distance(word, k)

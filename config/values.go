@@ -159,7 +159,7 @@ func checkRight(s string) error {
 	case slices.Contains(reservedRights, s):
 		return fmt.Errorf("%q is reserved, it does not work yet", s)
 	}
-	if near := nearest(s, Rights); near != "" {
+	if near := Nearest(s, Rights); near != "" {
 		return fmt.Errorf("%q is no right, did you mean %s?", s, near)
 	}
 	return fmt.Errorf("%q is no right", s)

@@ -84,35 +84,8 @@ func flagHint(cmd *cobra.Command, err error) string {
 
 // near is the clause that names the nearest of known, or "".
 func near(s string, known []string) string {
-	best, distance := "", len(s)/2+1
-	for _, k := range known {
-		if d := levenshtein(s, k); d < distance {
-			best, distance = k, d
-		}
+	if best := config.Nearest(s, known); best != "" {
+		return "; did you mean " + best + "?"
 	}
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
-}
-
-// levenshtein counts the edits between a and b.
-func levenshtein(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }
