@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,10 +90,10 @@ func (e *exporter) header(h http.Header) {
 // bySend names the header with which the front is asked to send the file
 // itself. The front reads the client's Range header, as parseRange did: so the
 // part is the same, and it is bounded here. Whole files and greater parts,
-// and requests with If-Range (nginx would compare an ETag of its own), are
-// streamed.
+// requests with If-Range (nginx would compare an ETag of its own) and files
+// behind a symbolic link (fronts follow none) are streamed.
 func (n *Node) bySend(e *exporter, s span, ifRange string) (name, value string, ok bool) {
-	if e.resource.Send != "front" || ifRange != "" || s.length > api.MaxFrontSend {
+	if e.resource.Send != "front" || ifRange != "" || s.length > api.MaxFrontSend || e.behindLink(n.cfg.Front.Kind) {
 		return "", "", false
 	}
 	switch n.cfg.Front.Kind {
@@ -102,6 +103,21 @@ func (n *Node) bySend(e *exporter, s span, ifRange string) (name, value string, 
 		return "X-Accel-Redirect", sendPrefix + escape(e.resource.Name+"/"+e.op.Path), true
 	}
 	return "", "", false // the embedded front always streams
+}
+
+// behindLink says whether the front would refuse a part of the path: nginx looks
+// at what is below the resource, lighttpd at all of it.
+func (e *exporter) behindLink(kind string) bool {
+	for dir := path.Dir(e.op.Path); dir != "."; dir = path.Dir(dir) {
+		if info, err := e.root.Lstat(dir); err != nil || !info.IsDir() {
+			return true
+		}
+	}
+	if kind != "lighttpd" {
+		return false
+	}
+	real, err := filepath.EvalSymlinks(e.resource.Path)
+	return err != nil || real != filepath.Clean(e.resource.Path)
 }
 
 // sendPrefix is front.SendPrefix: the internal location of nginx.

@@ -60,6 +60,20 @@ func TestSentByTheFront(t *testing.T) {
 			require.Empty(t, sent(ask("ann", "HEAD", export)), "HEAD")
 			require.Empty(t, sent(ask("bob", "GET", export)), "a stranger")
 
+			// Fronts follow no link: they would refuse, and the reader try again.
+			require.NoError(t, os.Symlink("dir with space", filepath.Join(alpha.dir, "disks/linked")))
+			linked, _ := w.pair("linked/100%_+?#ü.img")
+			alpha.follow("ann", linked)
+			r = ask("ann", "GET", linked, "bytes=0-9")
+			require.Empty(t, sent(r), "behind a link")
+			require.Equal(t, 10, r.Body.Len())
+			real := alpha.dir + "/real"
+			require.NoError(t, os.Rename(alpha.dir+"/disks", real))
+			require.NoError(t, os.Symlink(real, alpha.dir+"/disks"))
+			require.Equal(t, kind == "nginx", sent(ask("ann", "GET", export, "bytes=0-9")) != "", "a resource behind a link")
+			require.NoError(t, os.Remove(alpha.dir+"/disks"))
+			require.NoError(t, os.Rename(real, alpha.dir+"/disks"))
+
 			big := filepath.Join(alpha.dir, "disks/big")
 			require.NoError(t, os.WriteFile(big, nil, 0o644))
 			require.NoError(t, os.Truncate(big, api.MaxFrontSend+10))
