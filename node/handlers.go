@@ -14,6 +14,7 @@ import (
 	"gantry/internal/serve"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/time/rate"
 )
 
 func (n *Node) newShell() (*serve.Shell, error) {
@@ -187,8 +188,22 @@ func (n *Node) serveAck(w http.ResponseWriter, r *http.Request) error {
 	return serve.JSON(w, http.StatusOK, ack)
 }
 
+// crlRate: a list is a signature to verify; ten at once are a push from
+// everywhere, more are noise. Each caller has a limit of his own, or one who is
+// to be revoked could keep the list away.
+func (n *Node) crlRate(caller string) *rate.Limiter {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, ok := n.crlRates[caller]
+	if !ok {
+		l = rate.NewLimiter(1, 10)
+		n.crlRates[caller] = l
+	}
+	return l
+}
+
 func (n *Node) serveCRL(w http.ResponseWriter, r *http.Request) error {
-	if !n.crlRate.Allow() {
+	if !n.crlRate(serve.Caller(r.Context()).ID.String()).Allow() {
 		return api.TooMany.Err("too many revocation lists in a short time")
 	}
 	data, err := serve.ReadBody(w, r, api.MaxCRL)

@@ -44,10 +44,9 @@ type Node struct {
 	selftest http.Handler
 
 	// state
-	folder  *folder
-	budget  *feedback.Budget
-	crlRate *rate.Limiter
-	failed  chan error // buffered: the first reason why the node cannot go on
+	folder *folder
+	budget *feedback.Budget
+	failed chan error // buffered: the first reason why the node cannot go on
 
 	work     context.Context // ends with errDraining: tasks stop at a safe point
 	stopWork context.CancelCauseFunc
@@ -62,6 +61,7 @@ type Node struct {
 	floor    time.Time                 // guarded by mu
 	draining bool                      // guarded by mu
 	clients  map[string]*client.Client // guarded by mu; by node
+	crlRates map[string]*rate.Limiter  // guarded by mu; by caller: as many as the CA has named
 }
 
 // errDraining is the cause with which tasks are stopped so that the next start
@@ -74,11 +74,8 @@ func New(cfg *config.Node, o Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: o.Log, version: o.Version,
 		budget: feedback.NewBudget(cfg.Limits.JournalPerNode),
-		// A list is a signature to verify; ten at once are a push from
-		// everywhere, more are noise.
-		crlRate: rate.NewLimiter(1, 10),
-		failed:  make(chan error, 1),
-		tasks:   map[string]*task{}, targets: map[string]string{}, clients: map[string]*client.Client{},
+		failed: make(chan error, 1),
+		tasks:  map[string]*task{}, targets: map[string]string{}, clients: map[string]*client.Client{}, crlRates: map[string]*rate.Limiter{},
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
