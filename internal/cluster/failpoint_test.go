@@ -144,12 +144,27 @@ func (f *failing) hit(t *testing.T, name string) {
 func (f *failing) rearm(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"alpha/node", "beta/node"} {
-		require.NoError(t, f.c.Once(name, f.arm...))
-		before := f.c.Process(name).Starts
-		require.NoError(t, f.c.Await(deadline(t), name, func(p cluster.Process) bool { return p.PID != 0 }))
-		require.NoError(t, f.c.Kill(name))
-		require.NoError(t, f.c.Await(deadline(t), name, func(p cluster.Process) bool { return p.Starts > before }))
+		// A responder that dies of the case before may be restarted between the
+		// two steps, and take the arming with it: then once more.
+		require.Eventually(t, func() bool { return f.rearmed(t, name) }, 20*time.Second, time.Millisecond)
 	}
+}
+
+func (f *failing) rearmed(t *testing.T, name string) bool {
+	before := f.c.Process(name)
+	if before.PID == 0 || f.c.Once(name, f.arm...) != nil || f.c.Kill(name) != nil {
+		return false
+	}
+	var after cluster.Process
+	if f.c.Await(deadline(t), name, func(p cluster.Process) bool { after = p; return p.Starts > before.Starts && p.PID != 0 }) != nil {
+		return false
+	}
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", after.PID))
+	if err != nil || len(env) == 0 { // it is dead already: of its arm, then
+		text, err := os.ReadFile(f.log)
+		return err == nil && len(text) > 0
+	}
+	return strings.Contains(string(env), f.arm[0])
 }
 
 // copyTour copies while everything is armed from the start.
