@@ -52,6 +52,10 @@ func TestFailpointTooLate(t *testing.T) {
 				text, err := os.ReadFile(target)
 				require.NoError(t, err)
 				require.Equal(t, old, text)
+				l.again("removing the stage", func() bool {
+					left, err := filepath.Glob(filepath.Join(beta.dir, "disks/.gantry/*"))
+					return err == nil && len(left) == 0
+				})
 				return
 			}
 			require.Equal(t, http.StatusConflict, r.status, r.body)
