@@ -4,9 +4,12 @@ import (
 	"testing"
 
 	"gantry/internal/failpoint"
+	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
 )
+
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
