@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gantry/api"
@@ -69,11 +70,14 @@ func (c counters) plus(d counters) counters {
 type stage struct {
 	staged
 	f       *os.File
+	direct  *os.File // the same file, for writes past the page cache; or nil
 	known   *slots
 	resumed bool
 	before  counters
 	hook    func(op string) error // nil, or fails an operation for a test
 	sum     func() counters
+
+	indirect atomic.Bool // direct writes are refused
 
 	sync sync.Mutex // held while the map is extended
 
@@ -285,6 +289,7 @@ func (s *stage) prepare(dir string) error {
 	if err := s.f.Truncate(s.Size); err != nil {
 		return fmt.Errorf("giving the stage its size: %w", err)
 	}
+	s.direct = openDirect(s.f)
 	var err error
 	if s.known, err = openSlots(filepath.Join(dir, pieceMap)); err != nil {
 		return err

@@ -29,13 +29,14 @@ func (s *stage) write(e Entry, buf []byte) error {
 	if err == nil {
 		err = s.op("write")
 	}
+	direct := false
 	if err == nil {
-		_, err = s.f.WriteAt(buf, e.N*PieceSize)
+		direct, err = s.writeAt(buf, e.N*PieceSize)
 	}
 	if err == nil {
 		err = failpoint.HitAfter("transfer.piece.write")
 	}
-	if err != nil {
+	if err != nil || direct {
 		return local(err, "writing piece %d", e.N)
 	}
 	err = unix.SyncFileRange(int(s.f.Fd()), e.N*PieceSize, int64(len(buf)), unix.SYNC_FILE_RANGE_WRITE)
@@ -236,6 +237,9 @@ func (rec staged) remove(stages *os.File) error {
 func (s *stage) close() {
 	if s.f != nil {
 		s.f.Close()
+	}
+	if s.direct != nil {
+		s.direct.Close()
 	}
 	if s.known != nil {
 		s.known.close()
