@@ -8,11 +8,14 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
 )
@@ -55,6 +58,23 @@ var within = map[string][]string{
 
 // testOnly packages may import any floor and be imported by tests only.
 var testOnly = []string{"gantry/internal/testkit", "gantry/front/fronttest"}
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// Every package with tests looks for what they left behind.
+func TestEveryPackageChecksForLeaks(t *testing.T) {
+	files, err := exec.Command("git", "ls-files", "*_test.go").Output()
+	require.NoError(t, err)
+	checked := map[string]bool{}
+	for name := range strings.FieldsSeq(string(files)) {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		checked[filepath.Dir(name)] = checked[filepath.Dir(name)] || strings.Contains(string(text), "testkit.Main(")
+	}
+	for dir, ok := range checked {
+		require.True(t, ok, "%s has tests, but its TestMain is not testkit.Main", dir)
+	}
+}
 
 type listed struct {
 	ImportPath, Dir, Name string
