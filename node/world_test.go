@@ -102,11 +102,19 @@ func newWorld(t *testing.T, more string, names ...string) *world {
 	return w
 }
 
+// freeAddress is a loopback address below the kernel's own range of ports:
+// from there it could be taken for a connection before the front, which also
+// comes and goes, listens on it.
 func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(5000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	require.Fail(t, "no free port")
+	return ""
 }
 
 func (w *world) write(name, text string, perm os.FileMode) string {

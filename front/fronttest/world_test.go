@@ -6,12 +6,16 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -285,16 +289,24 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-// free finds a port that nobody has right now.
+// free finds a port that nobody has right now, below the kernel's own range:
+// from there it could be taken for a connection before the front listens.
 func free(t *testing.T, host string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil && strings.Contains(host, ":") {
-		t.Skip("needs an IPv6 loopback address: " + err.Error())
+	var l net.Listener
+	var err error
+	for range 100 {
+		port := strconv.Itoa(10000 + mathrand.IntN(5000))
+		if l, err = net.Listen("tcp", net.JoinHostPort(host, port)); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+		if errors.Is(err, syscall.EADDRNOTAVAIL) && strings.Contains(host, ":") {
+			t.Skip("needs an IPv6 loopback address: " + err.Error())
+		}
 	}
 	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	return ""
 }
 
 func write(t *testing.T, path string, data []byte, perm os.FileMode, uid int) {
