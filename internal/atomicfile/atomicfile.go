@@ -158,3 +158,14 @@ func retry(call func() error) error {
 		}
 	}
 }
+
+// SyncFS flushes everything written so far to the file system that f is on
+// (syncfs). An error that the file system met since f was opened is reported:
+// open f before the first write. As after a failed fsync, nothing written since
+// can be trusted then.
+func SyncFS(f *os.File, point string) error {
+	if err := step(point, func() error { return retry(func() error { return unix.Syncfs(int(f.Fd())) }) }); err != nil {
+		return fmt.Errorf("syncing the file system of %s: %w", f.Name(), err)
+	}
+	return nil
+}

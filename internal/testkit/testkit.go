@@ -26,11 +26,13 @@
 package testkit
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +62,15 @@ func Main(m *testing.M, after ...func()) {
 		return m.Run()
 	}
 	os.Exit(run(tests, os.Stderr))
+}
+
+// Parallel lets n parallel tests of a package run at once, unless -test.parallel
+// says otherwise: for tests that mostly wait, of which a machine can run more
+// than it has processors. Call it before Main.
+func Parallel(n int) {
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err) // only in a program that is no test
+	}
 }
 
 // run is Main without the exit.
