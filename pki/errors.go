@@ -17,6 +17,7 @@ const (
 type Error struct {
 	Code string
 	Rule string
+	Pin  string // of CodePin: that of the key which was shown
 }
 
 func (e *Error) Error() string {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
+	"strconv"
 	"syscall"
 )
 
@@ -26,13 +28,28 @@ func ReadSecret(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s is readable or writable by group or others (mode %04o); run: chmod 600 %s", path, perm, path)
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
-		return nil, fmt.Errorf("%s belongs to uid %d, this program runs as uid %d; run: chown %d %s", path, stat.Uid, os.Geteuid(), os.Geteuid(), path)
+		return nil, notOurs(path, stat.Uid)
 	}
 	data, err := readFile(f, MaxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("reading secret: %w", err)
 	}
 	return data, nil
+}
+
+// notOurs is the error of a file of another user. Root gets no advice to take it:
+// its owner could not read it any more.
+func notOurs(path string, owner uint32) error {
+	as := fmt.Sprintf("setpriv --reuid %d --clear-groups", owner)
+	name := fmt.Sprintf("uid %d", owner)
+	if u, err := user.LookupId(strconv.FormatUint(uint64(owner), 10)); err == nil {
+		as = "runuser -u " + u.Username + " --"
+		name += " (" + u.Username + ")"
+	}
+	if os.Geteuid() == 0 {
+		return fmt.Errorf("%s belongs to %s and is read by nobody else, this program runs as root; run it as that user: %s COMMAND", path, name, as)
+	}
+	return fmt.Errorf("%s belongs to %s, this program runs as uid %d; run: chown %d %s", path, name, os.Geteuid(), os.Geteuid(), path)
 }
 
 // openFile opens for reading without waiting for a FIFO's other end.

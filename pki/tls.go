@@ -7,7 +7,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"strings"
+	"slices"
+	"time"
 )
 
 const pinPrefix = "sha256:"
@@ -18,16 +19,6 @@ const pinPrefix = "sha256:"
 func Pin(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 	return pinPrefix + hex.EncodeToString(sum[:])
-}
-
-// CheckPin refuses what Pin cannot have printed.
-func CheckPin(pin string) error {
-	digits, ok := strings.CutPrefix(pin, pinPrefix)
-	raw, err := hex.DecodeString(digits)
-	if !ok || err != nil || len(raw) != sha256.Size || digits != strings.ToLower(digits) {
-		return fmt.Errorf("pin %q is not \"sha256:\" and 64 lower-case hex digits", pin)
-	}
-	return nil
 }
 
 // ClientTLS is the configuration with which id reaches node's front, whatever
@@ -51,6 +42,50 @@ func ClientTLS(id *Identity, node string, pins []string) *tls.Config {
 			return checkFront(cs, want, pins, id.CRL)
 		},
 	}
+}
+
+// PinnedTLS is ClientTLS for a peer of which nothing is known but the
+// fingerprints of its keys: it is of another CA, or of none. There must be at
+// least one pin. What else can be judged is: TLS 1.3, a full handshake, the
+// certificate's time, and that it may be a server's. Errors are *Error with
+// CodeServer or CodePin.
+//
+// The caller's own certificate is shown; whether the peer takes it is the
+// peer's business.
+func PinnedTLS(id *Identity, node string, pins []string) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		ServerName:             node,
+		Certificates:           []tls.Certificate{id.Cert},
+		SessionTicketsDisabled: true,
+		NextProtos:             []string{"http/1.1"},
+		// There is no CA to verify by. checkPinned judges instead, before a byte
+		// of ours is sent; without pins it refuses everybody.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			return checkPinned(cs, pins, time.Now())
+		},
+	}
+}
+
+func checkPinned(cs tls.ConnectionState, pins []string, now time.Time) error {
+	if cs.DidResume || len(cs.PeerCertificates) == 0 {
+		return &Error{Code: CodeServer, Rule: "the connection is not a full handshake"}
+	}
+	leaf := cs.PeerCertificates[0]
+	if len(pins) == 0 {
+		return &Error{Code: CodePin, Pin: Pin(leaf), Rule: fmt.Sprintf("its key %s is not pinned for this node: there are no pins", Pin(leaf))}
+	}
+	if err := checkPins(leaf, pins); err != nil {
+		return err
+	}
+	if err := checkTime(leaf, now); err != nil {
+		return &Error{Code: CodeServer, Rule: ruleOf(err)}
+	}
+	if usage := leaf.ExtKeyUsage; len(usage) > 0 && !slices.Contains(usage, x509.ExtKeyUsageServerAuth) {
+		return &Error{Code: CodeServer, Rule: "extended key usage does not allow a server"}
+	}
+	return nil
 }
 
 // checkFront runs after crypto/tls has verified chain, time, usage and name.
@@ -91,7 +126,7 @@ func checkPins(leaf *x509.Certificate, pins []string) error {
 		match |= subtle.ConstantTimeCompare([]byte(pin), []byte(got))
 	}
 	if match != 1 {
-		return &Error{Code: CodePin, Rule: fmt.Sprintf("its key %s is not pinned for this node", got)}
+		return &Error{Code: CodePin, Pin: got, Rule: fmt.Sprintf("its key %s is not pinned for this node", got)}
 	}
 	return nil
 }
