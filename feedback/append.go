@@ -184,7 +184,7 @@ func (f *Feed) flush() {
 func (f *Feed) write(b *batch) {
 	f.keepBound(int64(len(b.buf)))
 	if b.err = f.Err(); b.err == nil {
-		if b.err = f.writeOut(b.buf); b.err != nil {
+		if b.err = f.writeOut(b); b.err != nil {
 			b.err = fmt.Errorf("writing journal: %w", b.err)
 			f.undo()
 			f.fail(b.err)
@@ -198,7 +198,11 @@ func (f *Feed) write(b *batch) {
 	close(b.done)
 }
 
-func (f *Feed) writeOut(p []byte) error {
+func (f *Feed) writeOut(b *batch) error {
+	if f.journal != nil {
+		lines := b.split()
+		return f.journal.Append(b.last-int64(len(lines))+1, lines)
+	}
 	if f.out == nil {
 		out, err := f.o.openFile(f.path)
 		if err != nil {
@@ -206,7 +210,7 @@ func (f *Feed) writeOut(p []byte) error {
 		}
 		f.out = out
 	}
-	if err := f.out.Append(p); err != nil {
+	if err := f.out.Append(b.buf); err != nil {
 		return err
 	}
 	return f.out.Sync()
@@ -261,6 +265,9 @@ func (f *Feed) show(b *batch) {
 // it is not found there after a restart. Whether that reaches the disk is not
 // known either, and does not matter: nobody has seen the batch.
 func (f *Feed) undo() {
+	if f.journal != nil {
+		return // it keeps all of a batch or nothing
+	}
 	f.mu.Lock()
 	end := f.end
 	f.mu.Unlock()

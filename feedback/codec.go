@@ -37,6 +37,33 @@ type progressLine struct {
 	Unit  string  `json:"unit,omitzero"`
 	Rate  float64 `json:"rate,omitzero"`
 	ETA   *int64  `json:"eta,omitzero"`
+
+	TotalIs string `json:"total_is,omitzero"`
+	Proved  int64  `json:"proved,omitzero"`
+	Durable int64  `json:"durable,omitzero"`
+	Stalled int64  `json:"stalled,omitzero"`
+	Why     string `json:"why,omitzero"`
+}
+
+func lineOf(p *Progress) *progressLine {
+	return &progressLine{
+		Item: p.Item, Phase: p.Phase, Done: p.Done, Total: known(p.Total), Unit: p.Unit, Rate: p.Rate, ETA: known(p.ETA),
+		TotalIs: p.TotalIs, Proved: p.Proved, Durable: p.Durable, Stalled: p.Stalled, Why: p.Why,
+	}
+}
+
+func (l *progressLine) progress() *Progress {
+	p := &Progress{
+		Item: l.Item, Phase: l.Phase, Done: l.Done, Total: -1, Unit: l.Unit, Rate: l.Rate, ETA: -1,
+		TotalIs: l.TotalIs, Proved: l.Proved, Durable: l.Durable, Stalled: l.Stalled, Why: l.Why,
+	}
+	if l.Total != nil {
+		p.Total = *l.Total
+	}
+	if l.ETA != nil {
+		p.ETA = *l.ETA
+	}
+	return p
 }
 
 // Encode returns the line of rec, compact, without padding and newline. It
@@ -89,7 +116,7 @@ func marshalLine(rec Record) ([]byte, error) {
 	case *Gap:
 		return marshalAs(rec, KindGap, b)
 	case *Progress:
-		return marshalAs(rec, KindProgress, &progressLine{b.Item, b.Phase, b.Done, known(b.Total), b.Unit, b.Rate, known(b.ETA)})
+		return marshalAs(rec, KindProgress, lineOf(b))
 	}
 	return nil, fmt.Errorf("body is a %T", rec.Body)
 }
@@ -161,17 +188,10 @@ func decodeBody(rec *Record) error {
 		return &FormatError{Seq: rec.Seq, Rule: jsonRule(err), Err: err}
 	}
 	if p, ok := body.(*progressLine); ok {
-		q := &Progress{p.Item, p.Phase, p.Done, -1, p.Unit, p.Rate, -1}
-		if p.Total != nil {
-			q.Total = *p.Total
-		}
-		if p.ETA != nil {
-			q.ETA = *p.ETA
-		}
 		if p.Total != nil && *p.Total < 0 || p.ETA != nil && *p.ETA < 0 {
 			return &FormatError{Rule: "a negative total or eta"}
 		}
-		body = q
+		body = p.progress()
 	}
 	rec.Body = body
 	if err := checkEnvelope(*rec); err != nil {
@@ -305,7 +325,7 @@ func checkHello(h *Hello) error {
 
 func checkProgress(p *Progress) error {
 	switch {
-	case p.Done < 0 || p.Total < -1 || p.ETA < -1:
+	case p.Done < 0 || p.Total < -1 || p.ETA < -1 || p.Proved < 0 || p.Durable < 0 || p.Stalled < 0:
 		return errors.New("a negative count")
 	case p.Total >= 0 && p.Done > p.Total:
 		return errors.New("more done than there is")

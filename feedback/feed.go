@@ -91,8 +91,9 @@ func (o Options) markEvery() int64 { return o.Max / marksPerFile }
 // disk.
 type Feed struct {
 	// config
-	path string
-	o    Options
+	path    string  // "" where journal keeps the lines
+	journal Journal // nil: a file does
+	o       Options
 
 	done    chan struct{}  // closed when the final is on disk
 	flusher sync.WaitGroup // at most one; it owns out and the file's content
@@ -123,6 +124,7 @@ type Feed struct {
 	items      []*Item       // guarded by mu
 	ended      []*Item       // guarded by mu; the last ones that ended
 	endedCount int           // guarded by mu
+	mirrored   int           // guarded by mu; counts the values that items mirrored
 }
 
 // Create makes a new journal at path, durable when it returns. It returns

@@ -93,9 +93,35 @@ type Progress struct {
 	Done  int64
 	Total int64   // -1: unknown, not on the line
 	Unit  string  // bytes, files, …
-	Rate  float64 // units per second; 0 is not on the line
+	Rate  float64 // units per second, of the last 10 s or so; 0 is not on the line
 	ETA   int64   // whole seconds; -1: unknown, not on the line
+
+	TotalIs string // TotalExact, TotalEstimate or TotalUnknown; "" from a producer that does not say
+	Proved  int64  // of Done and what follows it, proved in memory; 0 is not on the line
+	Durable int64  // of Done, known to be on disk; 0 is not on the line
+	Stalled int64  // whole seconds without a byte, from 30 on; 0: it moves, not on the line
+	Why     string // why it is stalled, as seen from where it is; may be empty
 }
+
+// What the total of a Progress is.
+const (
+	TotalExact    = "exact"
+	TotalEstimate = "estimate" // more may come
+	TotalUnknown  = "unknown"
+)
+
+// Why something is stalled. The set is closed, but for the numbers.
+const (
+	WhySourceHash = "waiting for the source to hash"
+	WhySource     = "waiting for the source to send"
+	WhyPusher     = "nobody pushes"
+	WhyRetry      = "connection lost, retry in %d s"
+	WhyDisk       = "the disk is slow"
+	WhyLimit      = "limited to %s"
+	WhyReader     = "waiting for the reader"
+	WhyCommand    = "waiting for the command"
+	WhyNode       = "no word from the node"
+)
 
 // Heartbeat shows that the producer lives. Its time is Record.Time.
 type Heartbeat struct {

@@ -21,7 +21,7 @@ import (
 // line or so of memory and holds nobody up. When ctx ends, a write that waits
 // for the reader is given up, where w has deadlines.
 func (f *Feed) Stream(ctx context.Context, w *Writer, after int64, hello Hello) error {
-	s := stream{f: f, w: w, c: cursor{f: f, seq: after, generation: -1}, sent: make(map[*Item]Progress)}
+	s := stream{f: f, w: w, c: cursor{f: f, seq: after, generation: -1}, sent: make(map[*Item]shown)}
 	last, err := f.attach(&s)
 	if err != nil {
 		return err
@@ -91,9 +91,11 @@ type stream struct {
 	f     *Feed
 	w     *Writer
 	c     cursor
-	sent  map[*Item]Progress // what the reader has seen
-	ended int                // how many of the items that ended
-	next  time.Time          // when progress may be shown again
+	sent  map[*Item]shown // what the reader has seen
+	ended int             // how many of the items that ended
+	next  time.Time       // when progress is looked at again
+
+	mirrored int // Feed.mirrored at the last look
 }
 
 func (s *stream) run(ctx context.Context, hello Hello) error {
@@ -154,43 +156,81 @@ func (s *stream) records(ctx context.Context) (final bool, err error) {
 	return final || s.f.final.Seq != 0 && s.c.seq >= s.f.final.Seq, nil
 }
 
-// progress writes the values that changed, if it is time to, or now.
+// progress writes the values that changed: now, when their time has come, or
+// when another feed's were mirrored.
 func (s *stream) progress(now bool) error {
 	t := time.Now()
-	if !now && t.Before(s.next) {
-		return nil
-	}
 	s.f.mu.Lock()
 	items := s.f.items[:len(s.f.items):len(s.f.items)]
+	prompt := s.f.mirrored > s.mirrored && len(items) <= promptItems
+	if !now && !prompt && t.Before(s.next) {
+		s.f.mu.Unlock()
+		return nil
+	}
 	ended := s.f.ended[len(s.f.ended)-min(len(s.f.ended), s.f.endedCount-s.ended):]
-	s.ended = s.f.endedCount
+	s.ended, s.mirrored = s.f.endedCount, s.f.mirrored
 	s.f.mu.Unlock()
+	if len(items)+len(ended) > 0 {
+		s.next = t.Add(s.f.o.Tick)
+	}
 	for _, i := range items {
-		if err := s.show(i, t); err != nil {
+		if err := s.show(i, t, now); err != nil {
 			return err
 		}
 	}
 	for _, i := range ended {
-		if err := s.show(i, t); err != nil {
+		if err := s.show(i, t, true); err != nil {
 			return err
 		}
 		delete(s.sent, i)
 	}
-	if len(items)+len(ended) > 0 {
-		s.next = t.Add(s.f.o.Tick)
-	}
 	return nil
 }
 
-func (s *stream) show(i *Item, now time.Time) error {
-	p := i.value(now)
+// promptItems is how many items a feed may have for a mirrored value to be shown
+// before the next tick: each such value has a stream look at all of them.
+const promptItems = 16
+
+// show writes a line about an item if it is worth one, and if the last one is a
+// tick ago, or now. A line that is too early has the stream look again in time.
+func (s *stream) show(i *Item, t time.Time, now bool) error {
+	came := i.came.Load()
+	p := i.value(t)
 	old, seen := s.sent[i]
-	if seen && old.Done == p.Done && old.Total == p.Total && old.Phase == p.Phase {
+	// A piece takes a while on a slow or limited line: that its bytes come is
+	// worth a line before whoever waits for one calls the item stalled.
+	coming := came != old.came && t.Sub(old.at) >= stalledEvery*time.Second
+	if seen && !coming && !old.differs(&p) {
 		return nil
 	}
-	s.sent[i] = p
+	if due := old.at.Add(s.f.o.Tick); seen && !now && t.Before(due) {
+		if due.Before(s.next) {
+			s.next = due
+		}
+		return nil
+	}
+	s.sent[i] = shown{p, came, t}
 	return s.w.Write(Record{Kind: KindProgress, Body: &p})
 }
+
+// shown is the last line about an item.
+type shown struct {
+	Progress
+	came int64 // the item's count then
+	at   time.Time
+}
+
+// differs says whether now is worth a line: rates alone are not, and how long it
+// is stalled only now and then.
+func (p *Progress) differs(now *Progress) bool {
+	return p.Done != now.Done || p.Total != now.Total || p.TotalIs != now.TotalIs || p.Phase != now.Phase ||
+		p.Proved != now.Proved || p.Durable != now.Durable || p.Why != now.Why ||
+		p.Stalled > 0 != (now.Stalled > 0) || now.Stalled-p.Stalled >= stalledEvery
+}
+
+// stalledEvery is the seconds between two lines about an item that is stalled, or
+// whose bytes come without a piece being done.
+const stalledEvery = 10
 
 // heartbeat writes one if it is due, and returns how long there is nothing to
 // do unless the feed changes.
@@ -229,6 +269,9 @@ var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 // read hands on the complete lines of the next chunk. more says that there may
 // be others.
 func (c *cursor) read(line func(b []byte, final bool) error) (more bool, err error) {
+	if c.f.journal != nil {
+		return c.readJournal(line)
+	}
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
 	n, final, err := c.fill(buf[:])

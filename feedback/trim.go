@@ -91,19 +91,28 @@ func index(old []byte) ([]stored, error) {
 			return nil, err
 		}
 		s := stored{from: from, to: to, off: off, n: n}
-		var short struct {
-			Kind  Kind   `json:"kind"`
-			State string `json:"state"`
-		}
-		// A kind that this version does not know may have a state of another type.
-		if err := json.Unmarshal(b, &short); err != nil && short.Kind.known() {
+		what, err := describe(b)
+		if err != nil {
 			return nil, err
 		}
-		s.kind, s.state, s.drop = short.Kind, short.State, short.Kind == KindGap
+		s.kind, s.state, s.drop = what.kind, what.state, what.drop
 		all = append(all, s)
 		off += n
 	}
 	return all, nil
+}
+
+// describe reads of a line what choose looks at.
+func describe(b []byte) (stored, error) {
+	var short struct {
+		Kind  Kind   `json:"kind"`
+		State string `json:"state"`
+	}
+	// A kind that this version does not know may have a state of another type.
+	if err := json.Unmarshal(b, &short); err != nil && short.Kind.known() {
+		return stored{}, err
+	}
+	return stored{kind: short.Kind, state: short.State, drop: short.Kind == KindGap}, nil
 }
 
 // keptStates is how many different states keep their newest record: more than
@@ -151,6 +160,14 @@ func (f *Feed) trim(s shorten) error {
 	s.acked = max(s.acked, f.acked)
 	f.mu.Unlock()
 	if err != nil {
+		return err
+	}
+	if f.journal != nil {
+		if err = f.trimJournal(s, end); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("shortening a journal: %w", err)
+		f.fail(err)
 		return err
 	}
 	old, err := readPrefix(f.path, end)
