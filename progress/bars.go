@@ -77,7 +77,7 @@ func (b *bars) show(p feedback.Progress) {
 		b.w.AppendTracker(it.tracker)
 	}
 	it.mu.Lock()
-	it.text = describe(&p)
+	it.text = describe(bare(p))
 	it.mu.Unlock()
 	if p.Total > 0 {
 		it.tracker.UpdateTotal(p.Total)
@@ -85,12 +85,18 @@ func (b *bars) show(p feedback.Progress) {
 	it.tracker.SetValue(p.Done)
 }
 
+// bare is p without the reason of a stall: it stands above the bars.
+func bare(p feedback.Progress) *feedback.Progress {
+	p.Why = ""
+	return &p
+}
+
 // settle shows the value with which a phase ended, if it is a later one.
 func (it *bar) settle(next feedback.Progress) {
 	if next.Done < it.tracker.Value() {
 		return
 	}
-	next.Rate, next.ETA = 0, 0
+	next.Rate, next.ETA, next.Stalled = 0, 0, 0
 	it.mu.Lock()
 	it.text = describe(&next)
 	it.mu.Unlock()

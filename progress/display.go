@@ -3,6 +3,7 @@ package progress
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,12 +34,13 @@ type Display struct {
 	o    Options
 	bars *bars // nil: plain lines
 
-	mu     sync.Mutex
-	spoken map[string]time.Time // guarded by mu; when an item's line was last written
-	tail   []string             // guarded by mu; the last log lines
-	failed bool                 // guarded by mu; the last record was an error
-	ended  bool                 // guarded by mu; a final was shown
-	closed bool                 // guarded by mu
+	mu      sync.Mutex
+	spoken  map[string]time.Time // guarded by mu; when an item's line was last written
+	stalled map[string]string    // guarded by mu; why an item stalls, as it was said
+	tail    []string             // guarded by mu; the last log lines
+	failed  bool                 // guarded by mu; the last record was an error
+	ended   bool                 // guarded by mu; a final was shown
+	closed  bool                 // guarded by mu
 }
 
 // New returns a display. Close it.
@@ -49,7 +51,7 @@ func New(o Options) *Display {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	d := &Display{o: o, spoken: map[string]time.Time{}}
+	d := &Display{o: o, spoken: map[string]time.Time{}, stalled: map[string]string{}}
 	if o.Width > 0 && !o.Quiet {
 		d.bars = newBars(o.Out, o.Width)
 	}
@@ -127,8 +129,12 @@ func (d *Display) write(text string) {
 func (d *Display) progress(p *feedback.Progress) {
 	clean := *p
 	clean.Item, clean.Phase, clean.Unit = feedback.Printable(p.Item), feedback.Printable(p.Phase), feedback.Printable(p.Unit)
+	clean.Why = feedback.Printable(p.Why)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.closed && (d.bars != nil || d.o.Quiet) {
+		d.stall(&clean)
+	}
 	switch {
 	case d.closed || d.o.Quiet:
 	case d.bars != nil:
@@ -144,14 +150,20 @@ func (d *Display) progress(p *feedback.Progress) {
 	}
 }
 
-// describe is how far an item is.
+// describe is how far an item is, how fast, and why it is not.
 func describe(p *feedback.Progress) string {
-	s := amount(p.Done, p.Unit)
+	s, about := amount(p.Done, p.Unit), ""
+	if p.TotalIs == feedback.TotalEstimate {
+		about = "~"
+	}
 	if p.Total >= 0 {
-		s += " of " + amount(p.Total, p.Unit)
+		s = strings.TrimSuffix(s, " "+p.Unit) + " of " + about + amount(p.Total, p.Unit)
 	}
 	if p.Total > 0 {
-		s += fmt.Sprintf(" (%d%%)", min(100, max(0, int64(float64(p.Done)/float64(p.Total)*100))))
+		s += fmt.Sprintf(" (%s%d%%)", about, min(100, max(0, int64(float64(p.Done)/float64(p.Total)*100))))
+	}
+	if p.Stalled > 0 {
+		return s + ", " + still(p)
 	}
 	if p.Total >= 0 && p.Done >= p.Total {
 		return s // how fast the last of it came says nothing any more
@@ -160,9 +172,46 @@ func describe(p *feedback.Progress) string {
 		s += ", " + amount(int64(p.Rate), p.Unit) + "/s"
 	}
 	if p.ETA >= 0 && p.Rate > 0 {
-		s += ", " + Duration(time.Duration(p.ETA)*time.Second) + " left"
+		s += ", " + about + Duration(time.Duration(p.ETA)*time.Second) + " left"
 	}
 	return s
+}
+
+// still says for how long nothing has moved, and why.
+func still(p *feedback.Progress) string {
+	s := "stalled for " + Duration(time.Duration(p.Stalled)*time.Second)
+	if p.Why != "" {
+		s += ": " + p.Why
+	}
+	return s
+}
+
+// stall says above the bars that an item stalls, once for each reason, and that
+// it moves again; mu is held. Bars have no room for reasons, and who is quiet
+// wants to know it too.
+func (d *Display) stall(p *feedback.Progress) {
+	key := p.Item + "\x00" + p.Phase
+	was, stalled := d.stalled[key]
+	switch now := withoutDigits(p.Why); {
+	case p.Stalled > 0 && (!stalled || was != now):
+		d.stalled[key] = now
+		d.write("warn: " + p.Item + " " + p.Phase + ": " + still(p))
+	case p.Stalled == 0 && stalled:
+		delete(d.stalled, key)
+		if !d.o.Quiet {
+			d.write(p.Item + " " + p.Phase + ": it moves again")
+		}
+	}
+}
+
+// withoutDigits makes equal what differs in a countdown only.
+func withoutDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // Close ends the bars. When the feed ended with an error, or without a final,
