@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"time"
 
 	"gantry/api"
@@ -28,12 +29,36 @@ type Getter interface {
 	Get(name string) (value string, ok bool)
 }
 
-// Caller is a client whose certificate was verified.
+// Caller is a client whose certificate was verified, or a process on the same
+// machine. The zero Caller is nobody.
 type Caller struct {
 	ID     pki.ID
 	SHA256 string // of the certificate, 64 lower-case hex digits
 	Cert   *x509.Certificate
+	Local  *Local // instead of the others
 }
+
+// Local is a process that the kernel vouches for: the peer of a unix socket
+// that is no front's.
+type Local struct {
+	UID  uint32
+	Self bool // the program's own user: whoever is that has its keys and files anyway
+}
+
+// String is the caller's SPIFFE id, or local:UID: what owns tasks and jobs, and
+// what logs say.
+func (c Caller) String() string {
+	switch {
+	case c.Local != nil:
+		return fmt.Sprintf("%s%d", api.LocalPrefix, c.Local.UID)
+	case c.ID == (pki.ID{}):
+		return "nobody"
+	}
+	return c.ID.String()
+}
+
+// Known is false for nobody.
+func (c Caller) Known() bool { return c.Local != nil || c.ID != (pki.ID{}) }
 
 // Identify returns the caller that the parameters of a request prove. The
 // front must have verified a certificate on a TLS connection, and the

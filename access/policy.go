@@ -40,12 +40,14 @@ type grant struct {
 	who       string // an id, or its part before the final *
 	wildcard  bool
 	may       []api.Right
+	nodes     []string // of a master's grant
 	resources []string
 }
 
 type refusal struct {
 	who      string
 	right    api.Right
+	node     string
 	resource string
 }
 
@@ -56,7 +58,7 @@ func NewPolicy(grants []config.Grant, log *slog.Logger) *Policy {
 	}
 	p := &Policy{log: log, limit: rate.NewLimiter(refusalRate, refusalBurst), logged: map[refusal]struct{}{}}
 	for _, c := range grants {
-		g := grant{resources: slices.Clone(c.Resources)}
+		g := grant{nodes: slices.Clone(c.Nodes), resources: slices.Clone(c.Resources)}
 		// The final element alone can be *, so that the prefix ends in "/".
 		g.who, g.wildcard = strings.CutSuffix(c.Who, "/*")
 		if g.wildcard {
@@ -70,8 +72,12 @@ func NewPolicy(grants []config.Grant, log *slog.Logger) *Policy {
 	return p
 }
 
-func (g *grant) matches(id pki.ID) bool {
-	if id == (pki.ID{}) {
+func (g *grant) matches(c Caller) bool {
+	id := c.ID
+	switch {
+	case c.Local != nil:
+		return g.who == c.String()
+	case id == (pki.ID{}):
 		return false
 	}
 	if g.wildcard {
@@ -81,12 +87,15 @@ func (g *grant) matches(id pki.ID) bool {
 	return id.String() == g.who
 }
 
-func (g *grant) covers(right api.Right, resource string) bool {
+func (g *grant) covers(right api.Right, node, resource string) bool {
 	if !slices.Contains(g.may, right) {
 		return false
 	}
-	return resource == Any || !config.NeedsResource(string(right)) ||
-		slices.Contains(g.resources, resource) || slices.Contains(g.resources, "*")
+	return !config.NeedsResource(string(right)) || names(g.nodes, node) && names(g.resources, resource)
+}
+
+func names(list []string, name string) bool {
+	return name == Any || slices.Contains(list, name) || slices.Contains(list, "*")
 }
 
 // Allows returns nil if a grant gives the caller the right on the resource
@@ -94,15 +103,41 @@ func (g *grant) covers(right api.Right, resource string) bool {
 // that need no right (api.NoRight) are open to every verified caller. The first
 // refusal of its kind is logged.
 func (p *Policy) Allows(c Caller, right api.Right, resource string) error {
-	if right == api.NoRight && c.ID != (pki.ID{}) {
+	return p.AllowsAt(c, right, Any, resource)
+}
+
+// AllowsAt is Allows at a master, whose grants name nodes too. The program's own
+// user may do everything.
+func (p *Policy) AllowsAt(c Caller, right api.Right, node, resource string) error {
+	if right == api.NoRight && c.Known() || c.Local != nil && c.Local.Self {
 		return nil
 	}
 	for i := range p.grants {
-		if g := &p.grants[i]; g.matches(c.ID) && g.covers(right, resource) {
+		if g := &p.grants[i]; g.matches(c) && g.covers(right, node, resource) {
 			return nil
 		}
 	}
-	return p.refuse(c, right, resource)
+	return p.refuse(c, right, node, resource)
+}
+
+// Knows says whether any grant is the caller's: who has none is not let in on a
+// local socket.
+func (p *Policy) Knows(c Caller) bool {
+	return c.Local != nil && c.Local.Self || slices.ContainsFunc(p.grants, func(g grant) bool { return g.matches(c) })
+}
+
+// MasterRights is Rights with the nodes of each grant.
+func (p *Policy) MasterRights(c Caller) []api.MasterGrant {
+	rights := []api.MasterGrant{}
+	if c.Local != nil && c.Local.Self {
+		return append(rights, api.MasterGrant{May: slices.Clone(api.MasterRights), Nodes: []string{"*"}, Resources: []string{"*"}})
+	}
+	for _, g := range p.grants {
+		if g.matches(c) {
+			rights = append(rights, api.MasterGrant{May: slices.Clone(g.may), Nodes: append([]string{}, g.nodes...), Resources: append([]string{}, g.resources...)})
+		}
+	}
+	return rights
 }
 
 // Rights lists what the caller's grants give, one entry per grant, in the
@@ -110,7 +145,7 @@ func (p *Policy) Allows(c Caller, right api.Right, resource string) error {
 func (p *Policy) Rights(c Caller) []api.Grant {
 	rights := []api.Grant{}
 	for _, g := range p.grants {
-		if g.matches(c.ID) {
+		if g.matches(c) {
 			rights = append(rights, api.Grant{May: slices.Clone(g.may), Resources: append([]string{}, g.resources...)})
 		}
 	}
@@ -125,21 +160,28 @@ func (p *Policy) RightsOn(c Caller, resource string) []api.Right {
 		if !config.NeedsResource(string(right)) {
 			continue
 		}
-		if slices.ContainsFunc(p.grants, func(g grant) bool { return g.matches(c.ID) && g.covers(right, resource) }) {
+		if slices.ContainsFunc(p.grants, func(g grant) bool { return g.matches(c) && g.covers(right, Any, resource) }) {
 			rights = append(rights, right)
 		}
 	}
 	return rights
 }
 
-func (p *Policy) refuse(c Caller, right api.Right, resource string) error {
-	resource = shorten(resource)
-	what := fmt.Sprintf("no grant gives %s the right %q", c.ID, right)
+func (p *Policy) refuse(c Caller, right api.Right, node, resource string) error {
+	node, resource = shorten(node), shorten(resource)
+	what := fmt.Sprintf("no grant gives %s the right %q", c, right)
 	if resource != Any && config.NeedsResource(string(right)) {
 		what += fmt.Sprintf(" on %q", resource)
 	}
-	if p.first(refusal{c.ID.String(), right, resource}) {
-		p.log.Warn("refused", "caller", c.ID.String(), "right", string(right), "resource", resource, "rule", "no grant")
+	if node != Any && config.NeedsResource(string(right)) {
+		what += fmt.Sprintf(" at %q", node)
+	}
+	if p.first(refusal{c.String(), right, node, resource}) {
+		about := []any{"caller", c.String(), "right", string(right), "resource", resource}
+		if node != Any {
+			about = append(about, "node", node)
+		}
+		p.log.Warn("refused", append(about, "rule", "no grant")...)
 	}
 	return api.Forbidden.Err(what)
 }

@@ -18,8 +18,30 @@ const (
 	// MaxWindow is the most pieces in one manifest window: 4 GiB of source.
 	MaxWindow = 1024
 
+	// MinBandwidth and MaxBandwidth bound a limit that is not 0 (none), in bytes
+	// per second. Under the least one, connections that share it would look dead.
+	MinBandwidth = 64 << 10
+	MaxBandwidth = 1 << 40
+
 	// MaxRange is the most bytes an importer asks for in one request.
 	MaxRange = 16 << 20
+
+	// MaxSub is the most pieces whose parts are asked for in one request.
+	MaxSub = 64
+	// MaxRanges is the most ranges in one request for frames.
+	MaxRanges = 64
+	// MaxParallel is the most content requests of one import at a time,
+	// DefaultParallel how many there are when nobody says.
+	MaxParallel     = 16
+	DefaultParallel = 4
+	// MaxFilter is the most rules of a filter, MaxArgs the most arguments of a
+	// command, MaxArg the bytes of each of either.
+	MaxFilter = 512
+	MaxArgs   = 16
+	MaxArg    = 4096
+	// MaxPart is the most bytes of a manifest, or of frames, that are pushed in
+	// one request.
+	MaxPart = 4 << 20
 )
 
 // Times of the protocol.
@@ -37,6 +59,10 @@ const (
 	StallAfter = time.Hour
 	// RetryFor is how long an importer goes on after connection errors.
 	RetryFor = time.Hour
+	// MissingWait is how long a question for wants waits for one.
+	MissingWait = 5 * time.Second
+	// ReachWait bounds the question whether a neighbour answers.
+	ReachWait = 5 * time.Second
 	// Recheck is how often the caller of a live feed is judged again.
 	Recheck = 30 * time.Second
 )

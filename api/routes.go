@@ -12,6 +12,7 @@ const (
 	TypeFeed    = "application/x-ndjson"
 	TypeCRL     = "application/pkix-crl" // DER, RFC 2585
 	TypeBytes   = "application/octet-stream"
+	TypeFrames  = "application/vnd.gantry.frames" // ranges of an export, see docs/protocol.md
 )
 
 // TicketHeader carries the ticket of a named reader: 64 hex digits.
@@ -30,6 +31,8 @@ const (
 	MayExport   Right = "export"
 	MayCreate   Right = "import:create"
 	MayReplace  Right = "import:replace"
+	MayUpdate   Right = "import:update"
+	MayCommand  Right = "command" // besides export or import: to have a command run
 	MaySelftest Right = "selftest"
 
 	// NoRight marks routes that need no grant: what they show or change
@@ -38,7 +41,7 @@ const (
 )
 
 // Rights lists every right that a grant may name.
-var Rights = []Right{MayStatus, MayList, MayDigest, MayExport, MayCreate, MayReplace, MaySelftest}
+var Rights = []Right{MayStatus, MayList, MayDigest, MayExport, MayCreate, MayReplace, MayUpdate, MayCommand, MaySelftest}
 
 // A Route is one row of the API: the table from which routers, authorisation
 // tests and documentation are made.
@@ -58,17 +61,25 @@ const (
 	RouteStatus    = "status"
 	RouteResources = "resources"
 	RouteFiles     = "files"
+	RouteCheck     = "check"
 	RouteStart     = "start"
 	RouteTasks     = "tasks"
 	RouteTask      = "task"
 	RouteFeed      = "feed"
 	RouteCancel    = "cancel"
 	RouteAck       = "ack"
+	RouteLimit     = "limit"
 	RouteManifest  = "manifest"
 	RouteContent   = "content"
+	RoutePieces    = "pieces"
 	RouteFinish    = "finish"
 	RouteCRL       = "crl"
 	RouteSelftest  = "selftest"
+	RouteMissing   = "missing"
+	RoutePutLines  = "push manifest"
+	RoutePutFrames = "push pieces"
+	RoutePutBytes  = "push content"
+	RouteReach     = "reach"
 )
 
 // Routes is the route table of the node API. POST tasks needs the right of its
@@ -77,16 +88,24 @@ var Routes = []Route{
 	{RouteStatus, http.MethodGet, "/status", "", MayStatus, false},
 	{RouteResources, http.MethodGet, "/resources", "", MayList, false},
 	{RouteFiles, http.MethodGet, "/resources/{resource}/files", "", MayList, false},
+	{RouteCheck, http.MethodGet, "/resources/{resource}/check", "", MayList, false},
 	{RouteStart, http.MethodPost, "/tasks", TypeJSON, NoRight, false},
 	{RouteTasks, http.MethodGet, "/tasks", "", NoRight, false},
 	{RouteTask, http.MethodGet, "/tasks/{id}", "", NoRight, true},
 	{RouteFeed, http.MethodGet, "/tasks/{id}/feed", "", NoRight, true},
 	{RouteCancel, http.MethodDelete, "/tasks/{id}", "", NoRight, true},
 	{RouteAck, http.MethodPost, "/tasks/{id}/ack", TypeJSON, NoRight, true},
+	{RouteLimit, http.MethodPut, "/tasks/{id}/limit", TypeJSON, NoRight, true},
 	{RouteManifest, http.MethodGet, "/tasks/{id}/manifest", "", NoRight, true},
 	{RouteContent, http.MethodGet, "/tasks/{id}/content", "", NoRight, true},
 	{RouteContent, http.MethodHead, "/tasks/{id}/content", "", NoRight, true},
+	{RoutePieces, http.MethodGet, "/tasks/{id}/pieces", "", NoRight, true},
 	{RouteFinish, http.MethodPost, "/tasks/{id}/finish", TypeJSON, NoRight, true},
+	{RouteMissing, http.MethodGet, "/tasks/{id}/missing", "", NoRight, true},
+	{RoutePutLines, http.MethodPut, "/tasks/{id}/manifest", TypeFeed, NoRight, true},
+	{RoutePutFrames, http.MethodPut, "/tasks/{id}/pieces", TypeFrames, NoRight, true},
+	{RoutePutBytes, http.MethodPut, "/tasks/{id}/content", TypeBytes, NoRight, true},
+	{RouteReach, http.MethodGet, "/reach/{node}", "", MayStatus, false},
 	{RouteCRL, http.MethodPut, "/crl", TypeCRL, NoRight, false},
 	{RouteSelftest, http.MethodGet, "/selftest/{check:.*}", "", MaySelftest, false},
 	{RouteSelftest, http.MethodHead, "/selftest/{check:.*}", "", MaySelftest, false},

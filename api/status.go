@@ -42,10 +42,10 @@ type Grant struct {
 // Resource is one entry of GET resources.
 type Resource struct {
 	Name     string  `json:"name"`
-	Kind     string  `json:"kind"` // files
+	Kind     string  `json:"kind"`
 	Writable bool    `json:"writable"`
-	Free     int64   `json:"free"` // bytes available on its file system
-	Size     int64   `json:"size"` // bytes of its file system
+	Free     int64   `json:"free"` // bytes available on its file system; 0 of a device or a command
+	Size     int64   `json:"size"` // bytes of its file system, or of the device; 0 of a command, or when it cannot be told
 	May      []Right `json:"may"`
 }
 

@@ -48,13 +48,50 @@ type Reader struct {
 type ExportArgs struct {
 	File
 	Reader *Reader `json:"reader,omitzero"` // nil: only the creator reads
+	// Checksum reads every file, also one that a recorded digest could stand
+	// for; TrustMTime believes recorded values of a file whose device, inode,
+	// size, mtime and ctime are the same.
+	Checksum   bool     `json:"checksum,omitzero"`
+	TrustMTime bool     `json:"trust_mtime,omitzero"`
+	Filter     []string `json:"filter,omitzero"` // rules in rsync's form, the first that matches counts
+	Args       []string `json:"args,omitzero"`   // NAME=VALUE for a command's placeholders
+	// Bandwidth is the most content bytes sent per second; 0 = no limit.
+	Bandwidth int64 `json:"bwlimit,omitzero"`
+	// To makes the export bring its bytes to an import; then nobody reads.
+	To *PushTo `json:"to,omitzero"`
 }
 
 // Modes of an import.
 const (
 	ModeCreate  = "create"  // refused (exists) when the target is there with another content
 	ModeReplace = "replace" // the old file stays until the new one is complete
+	ModeUpdate  = "update"  // the target may exist or not; what it has is not moved again
 )
+
+// What an import of a tree does with entries that the source does not have.
+const (
+	ExtraneousKeep   = "keep" // default
+	ExtraneousList   = "list"
+	ExtraneousDelete = "delete"
+)
+
+// Whether pieces travel compressed.
+const (
+	CompressAuto = "auto" // default: where a sample says that it pays
+	CompressOff  = "off"
+)
+
+// ImportRight is the right that an import needs: deleting is no less than
+// replacing.
+func ImportRight(mode, extraneous string) Right {
+	switch {
+	case mode == ModeReplace, extraneous == ExtraneousDelete:
+		return MayReplace
+	case mode == ModeUpdate:
+		return MayUpdate
+	}
+	return MayCreate
+}
 
 // Source says where an import pulls from: a task on a node of the importing
 // node's own cluster.toml, never a URL.
@@ -68,18 +105,37 @@ type Source struct {
 type ImportArgs struct {
 	File
 	Mode   string `json:"mode,omitzero"` // default create
-	Source Source `json:"source"`
-	Expect string `json:"expect,omitzero"` // b3:… the digest that the content must have
-	Resume string `json:"resume,omitzero"` // an ended task whose stage is taken over
-	Verify string `json:"verify,omitzero"` // wire (default), or disk: read back before publishing
+	Source Source `json:"source,omitzero"`
+	// Push, instead of Source: the bytes are brought.
+	Push   *Pusher `json:"push,omitzero"`
+	Expect string  `json:"expect,omitzero"` // b3:… the digest that the content must have
+	Resume string  `json:"resume,omitzero"` // an ended task whose stage is taken over
+	Verify string  `json:"verify,omitzero"` // wire (default), or disk: read back before publishing
 	// RetryFor bounds how long connection errors are retried, in seconds;
 	// 0 = 3600.
 	RetryFor int64 `json:"retry_for,omitzero"`
+	// Bandwidth is the most content bytes received per second; 0 = no limit.
+	Bandwidth int64 `json:"bwlimit,omitzero"`
+
+	KeepOld    bool   `json:"keep_old,omitzero"`   // the old copy stays beside the target, under another name
+	DryRun     bool   `json:"dry_run,omitzero"`    // say what would be done and change nothing
+	Extraneous string `json:"extraneous,omitzero"` // keep (default), list or delete
+	// Checksum reads what is there, also where size and times agree; TrustMTime
+	// believes recorded values of a file whose device, inode, size, mtime and
+	// ctime are the same.
+	Checksum   bool     `json:"checksum,omitzero"`
+	TrustMTime bool     `json:"trust_mtime,omitzero"`
+	Parallel   int      `json:"parallel,omitzero"` // content requests at a time, 1 to MaxParallel; 0 = DefaultParallel
+	Compress   string   `json:"compress,omitzero"` // auto (default) or off
+	Args       []string `json:"args,omitzero"`     // NAME=VALUE for a command's placeholders
 }
 
 // DigestArgs are the arguments of digest.
 type DigestArgs struct {
 	File
+	// Full reads every file, whatever is known of it, and forgets first what was
+	// recorded and trust_mtime would believe.
+	Full bool `json:"full,omitzero"`
 }
 
 // Bytes counts a file's bytes by origin.
@@ -96,6 +152,7 @@ const (
 	TargetCreated  = "created"
 	TargetReplaced = "replaced"
 	TargetThere    = "already there"
+	TargetFed      = "fed" // a command took it
 )
 
 // ImportResult is the value of an import's result record: the outcome of a
@@ -111,6 +168,27 @@ type ImportResult struct {
 	Rate     float64 `json:"rate"`     // bytes per second of size
 	Verified string  `json:"verified"` // wire or disk
 	Target   string  `json:"target"`   // created, replaced or already there
+
+	Entries *Entries `json:"entries,omitzero"` // of a tree
+	DryRun  bool     `json:"dry_run,omitzero"` // nothing was changed: the rest is what would have been
+	Old     string   `json:"old,omitzero"`     // name of the kept old copy, beside the target
+}
+
+// Entries counts what an import did with a tree's entries.
+type Entries struct {
+	Files    int64 `json:"files"`
+	Dirs     int64 `json:"dirs"`
+	Links    int64 `json:"links"` // further names of a file
+	Symlinks int64 `json:"symlinks"`
+	Special  int64 `json:"special"` // fifos, sockets, devices
+	// Of these:
+	Unchanged int64 `json:"unchanged"` // were there already
+	Renamed   int64 `json:"renamed"`   // content found under another name
+	// Beside these:
+	Deleted    int64 `json:"deleted"`    // of the target's, not in the source
+	Extraneous int64 `json:"extraneous"` // likewise, kept
+	Skipped    int64 `json:"skipped"`    // of the source's, could not be read or kept: the import is incomplete
+	LeftOut    int64 `json:"left_out"`   // of the source's, which its configuration leaves out: special files, other file systems
 }
 
 // ExportResult is the value of an export's result record. It means only that
@@ -119,12 +197,17 @@ type ExportResult struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
 	Sent   int64  `json:"sent"` // content bytes, as far as the responder saw them
+	// Carried bytes were not read: their recorded values were believed.
+	Carried int64 `json:"carried,omitzero"`
 }
 
 // DigestResult is the value of a digest's result record.
 type DigestResult struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
+	// Of a tree: what it has, and what could not be read.
+	Entries int64 `json:"entries,omitzero"`
+	Skipped int64 `json:"skipped,omitzero"`
 }
 
 // Publishing is the detail of the state record "publishing": the point of no
@@ -169,6 +252,12 @@ type TaskList struct {
 // Ack is the body of POST tasks/{id}/ack: the creator has stored up to Seq.
 type Ack struct {
 	Seq int64 `json:"seq"`
+}
+
+// Limit is the body of PUT tasks/{id}/limit, and its reply: bytes per second, 0
+// for no limit.
+type Limit struct {
+	Bandwidth int64 `json:"bwlimit"`
 }
 
 // Finish is the body of POST tasks/{id}/finish: the reader is done with the

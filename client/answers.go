@@ -34,7 +34,7 @@ var (
 	WrongPin      = Answer{"the server's key is not the one pinned", api.PinMismatch, api.Unknown, false, "ask the node's administrator whether its key was changed, then correct the pin in cluster.toml"}
 	CertRefused   = Answer{"the front refuses our certificate (TLS alert)", api.Refused, api.Unknown, false, "look whether the certificate is expired or of another CA; gantry ca issue makes a new one"}
 	BrokenRequest = Answer{"the connection broke before the reply began", api.Unreachable, api.Unknown, true, "look at the node's front and responder"}
-	GatewayError  = Answer{"500, 502, 503, 504 without problem JSON: the front does not reach the responder", api.Unreachable, api.Unknown, true, "look whether the node's responder runs"}
+	GatewayError  = Answer{"500, 502, 503, 504 without problem JSON: the front does not reach the responder", api.Unreachable, api.Unknown, true, "look whether the responder behind it runs"}
 	FrontRefuses  = Answer{"another 4xx without problem JSON: the front refuses the request", api.Refused, api.Unknown, false, "look at the front's log and compare its configuration with gantry front config"}
 	Redirect      = Answer{"3xx: a redirect, which is never followed", api.Refused, api.Unknown, false, "name the final address in cluster.toml"}
 	Stranger      = Answer{"2xx with another media type, such as a page in HTML", api.Unreachable, api.Unknown, true, "look whether another program answers at the node's address"}

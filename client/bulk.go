@@ -15,20 +15,20 @@ import (
 )
 
 // Manifest returns the lines of a manifest window of an export: n pieces from
-// piece from. The source may hash for long meanwhile; it sends heartbeat lines,
-// and silence ends the read with an error. ticket is "" for the creator.
-func (c *Client) Manifest(ctx context.Context, task string, from, n int64, ticket string) (io.ReadCloser, error) {
+// piece from; the pieces before done are durable here. The source may hash for
+// long meanwhile; it sends heartbeat lines, and silence ends the read with an
+// error. ticket is "" for the creator.
+func (c *Client) Manifest(ctx context.Context, task string, from, n, done int64, ticket string) (io.ReadCloser, error) {
 	q := url.Values{"from": {strconv.FormatInt(from, 10)}, "n": {strconv.FormatInt(n, 10)}}
+	if done > 0 {
+		q.Set("done", strconv.FormatInt(done, 10))
+	}
 	return c.manifest(ctx, task, ticket, q)
 }
 
 // Rehash returns manifest lines of pieces that the source reads again.
 func (c *Client) Rehash(ctx context.Context, task string, pieces []int64, ticket string) (io.ReadCloser, error) {
-	list := make([]string, len(pieces))
-	for i, n := range pieces {
-		list[i] = strconv.FormatInt(n, 10)
-	}
-	return c.manifest(ctx, task, ticket, url.Values{"piece": {strings.Join(list, ",")}, "rehash": {"1"}})
+	return c.manifest(ctx, task, ticket, url.Values{"piece": {numbers(pieces)}, "rehash": {"1"}})
 }
 
 func (c *Client) manifest(ctx context.Context, task, ticket string, q url.Values) (io.ReadCloser, error) {

@@ -27,6 +27,9 @@ const (
 	// maxReply bounds the body of a short reply: a page of api.MaxPageSize
 	// names with the longest names, escaped.
 	maxReply = 4 << 20
+	// MaxLean bounds the body of a short reply to a lean client: what a call to
+	// many nodes may cost is bounded for each of them.
+	MaxLean = 64 << 10
 	// maxHeader bounds a reply's header.
 	maxHeader = 64 << 10
 )
@@ -43,6 +46,10 @@ type Config struct {
 	// Silence is how long a feed may say nothing before it counts as cut;
 	// 0: three of the intervals that its hello names.
 	Silence time.Duration
+	// Lean is for one of very many, whose context has a deadline: small buffers, no
+	// times of its own but for the connect, short replies up to MaxLean
+	// bytes, and Close ends whatever is under way.
+	Lean bool
 	// RetryFor is how long Follow goes on without a record; 0: api.RetryFor.
 	RetryFor time.Duration
 }
@@ -53,12 +60,16 @@ type Client struct {
 	config  Config
 	control *http.Client
 	bulk    *http.Client
+	prefix  string // api.Prefix or api.MasterPrefix
 	api     string // URL of the API, without slash at the end
 	data    string
+	conns   *conns // of a lean client; else nil
 }
 
 // New returns a client. It connects with the first request.
-func New(c Config) *Client {
+func New(c Config) *Client { return newClient(c, api.Prefix) }
+
+func newClient(c Config, prefix string) *Client {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -72,20 +83,31 @@ func New(c Config) *Client {
 	if data == "" {
 		data = c.Node.URL
 	}
+	var lean *conns
+	if c.Lean {
+		lean = newConns(c.Dial)
+		c.Dial = lean.dial
+	}
 	return &Client{
+		conns:   lean,
+		prefix:  prefix,
 		config:  c,
 		control: httpClient(c),
 		bulk:    httpClient(c),
-		api:     strings.TrimSuffix(c.Node.URL, "/") + api.Prefix,
-		data:    strings.TrimSuffix(data, "/") + api.Prefix,
+		api:     strings.TrimSuffix(c.Node.URL, "/") + prefix,
+		data:    strings.TrimSuffix(data, "/") + prefix,
 	}
 }
 
 // Node is the name of the node.
 func (c *Client) Node() string { return c.config.Node.Name }
 
-// Close closes idle connections. Requests under way are ended by their context.
+// Close closes idle connections. Requests under way are ended by their context,
+// or by Close where the client is lean.
 func (c *Client) Close() {
+	if c.conns != nil {
+		c.conns.close()
+	}
 	c.control.CloseIdleConnections()
 	c.bulk.CloseIdleConnections()
 }
@@ -93,19 +115,25 @@ func (c *Client) Close() {
 func httpClient(c Config) *http.Client {
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
+	// ranged bulk replies are copied in TLS records; a larger buffer saves reads
+	buffer, header := 64<<10, int64(maxHeader)
+	handshake, wait := HandshakeTimeout, HeaderTimeout
+	if c.Lean {
+		buffer, header = 4<<10, 16<<10
+		handshake, wait = 0, 0 // the call's own deadline is the only one
+	}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            c.Dial,
 			TLSClientConfig:        c.TLS,
-			TLSHandshakeTimeout:    HandshakeTimeout,
-			ResponseHeaderTimeout:  HeaderTimeout,
-			MaxResponseHeaderBytes: maxHeader,
+			TLSHandshakeTimeout:    handshake,
+			ResponseHeaderTimeout:  wait,
+			MaxResponseHeaderBytes: header,
 			MaxIdleConnsPerHost:    8,                // more than the four bulk connections of an import
 			IdleConnTimeout:        30 * time.Second, // below the fronts' keep-alive limits
 			DisableCompression:     true,
 			Protocols:              &http1,
-			// ranged bulk replies are copied in TLS records; a larger buffer saves reads
-			ReadBufferSize: 64 << 10,
+			ReadBufferSize:         buffer,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

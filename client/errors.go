@@ -1,8 +1,10 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 
+	"gantry/api"
 	"gantry/feedback"
 )
 
@@ -77,3 +79,8 @@ func (e *problem) Error() string { return e.node + ": " + e.wire.Error() }
 
 // Unwrap returns the wire error.
 func (e *problem) Unwrap() error { return e.wire }
+
+func isForbidden(err error) bool {
+	e, ok := errors.AsType[*problem](err)
+	return ok && e.wire.Code == api.Forbidden.Name
+}

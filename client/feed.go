@@ -55,9 +55,13 @@ func (c *Client) feed(ctx context.Context, k call, id string, after int64) (*Fee
 		cancel(nil)
 		return nil, err
 	}
+	line := k.line
+	if line == 0 {
+		line = feedback.MaxTaskLine
+	}
 	f := &Feed{
 		client: c, body: resp.Body, ctx: ctx, cancel: cancel,
-		reader: feedback.NewReader(resp.Body, feedback.ReaderOptions{ID: id, After: after, MaxLine: feedback.MaxTaskLine}),
+		reader: feedback.NewReader(resp.Body, feedback.ReaderOptions{ID: id, After: after, MaxLine: line}),
 		limit:  c.silence(api.HeartbeatInterval),
 	}
 	f.silent = time.AfterFunc(f.limit, func() { cancel(errSilence) })

@@ -196,8 +196,8 @@ func (f *follower) judge(ctx context.Context, err error) (final feedback.Record,
 			return final, unknown(err), true
 		}
 		return final, nil, true
-	case refused && transient(p):
-		return final, nil, time.Since(f.since) > f.limit()
+	case refused && transient(p) && time.Since(f.since) <= f.limit():
+		return final, nil, false
 	case refused && !f.started():
 		return final, p.wire, true
 	case refused && unknownTask(p):

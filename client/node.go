@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"gantry/api"
 )
@@ -28,7 +29,16 @@ func (c *Client) Resources(ctx context.Context) (*api.Resources, error) {
 // Files lists one page of a folder of a resource; cursor is Next of the page
 // before, "" for the first.
 func (c *Client) Files(ctx context.Context, resource, path, cursor string) (*api.Files, error) {
+	return c.FilesPage(ctx, resource, path, cursor, 0)
+}
+
+// FilesPage is Files with at most n entries, 1 to api.MaxPageSize; 0: as many as
+// the node likes.
+func (c *Client) FilesPage(ctx context.Context, resource, path, cursor string, n int) (*api.Files, error) {
 	q := url.Values{}
+	if n > 0 {
+		q.Set("n", strconv.Itoa(n))
+	}
 	if path != "" {
 		q.Set("path", path)
 	}
@@ -37,6 +47,18 @@ func (c *Client) Files(ctx context.Context, resource, path, cursor string) (*api
 	}
 	var out api.Files
 	err := c.short(ctx, call{method: http.MethodGet, path: "/resources/" + url.PathEscape(resource) + "/files", query: q}, &out)
+	return &out, err
+}
+
+// Check asks whether the node's user can really read and write a resource, and
+// path in it, which may be empty.
+func (c *Client) Check(ctx context.Context, resource, path string) (*api.Check, error) {
+	q := url.Values{}
+	if path != "" {
+		q.Set("path", path)
+	}
+	var out api.Check
+	err := c.short(ctx, call{method: http.MethodGet, path: "/resources/" + url.PathEscape(resource) + "/check", query: q}, &out)
 	return &out, err
 }
 
@@ -62,6 +84,12 @@ func (c *Client) Task(ctx context.Context, id string) (*api.TaskInfo, error) {
 // final record says how it ended. The code too_late means that it is publishing.
 func (c *Client) Cancel(ctx context.Context, id string) error {
 	return c.short(ctx, call{method: http.MethodDelete, path: taskPath(id, "")}, nil)
+}
+
+// Limit changes how many content bytes a task sends or receives per second, from
+// now on; 0 means no limit.
+func (c *Client) Limit(ctx context.Context, id string, perSec int64) error {
+	return c.short(ctx, call{method: http.MethodPut, path: taskPath(id, "/limit"), media: api.TypeJSON, body: api.Encode(api.Limit{Bandwidth: perSec})}, nil)
 }
 
 // Ack tells the node that the creator has stored the records up to seq.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"slices"
 	"time"
 )
 
@@ -49,18 +50,15 @@ func Defaults() Limits {
 		Heartbeat:      10 * time.Second,
 		RetryFor:       time.Hour,
 		Drain:          30 * time.Second,
+		IOPriority:     IONormal,
 	}
 }
 
 // Rights that a grant may name, as in package api, whose table is their origin
 // (a test of package access compares them).
-var Rights = []string{"status", "list", "digest", "export", "import:create", "import:replace", "selftest"}
+var Rights = []string{"status", "list", "digest", "export", "import:create", "import:replace", "import:update", "command", "selftest"}
 
 // NeedsResource says whether a right is about a resource.
-func NeedsResource(right string) bool { return right != "status" && right != "selftest" }
-
-// reservedRights exist in the protocol's plan and are refused until they work.
-var reservedRights = []string{"import:update", "command"}
-
-// reservedKinds likewise.
-var reservedKinds = []string{"tree", "device", "command"}
+func NeedsResource(right string) bool {
+	return slices.Contains(Rights, right) && right != "status" && right != "selftest"
+}

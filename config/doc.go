@@ -1,7 +1,8 @@
-// Package config reads the two files that administrators write: a node's own
-// configuration and the cluster's list of nodes.
+// Package config reads the files that administrators write: a node's own
+// configuration, a master's, and the cluster's list of nodes.
 //
 //	node, err := config.LoadNode("/etc/gantry/node.toml")
+//	master, err := config.LoadMaster("/etc/gantry/master.toml")
 //	cluster, err := config.LoadCluster(node.Cluster)
 //	beta, ok := cluster.Node("beta")
 //
@@ -10,8 +11,8 @@
 //
 //	FILE:LINE: KEY: what is wrong; allowed: …; example: …
 //
-// The files testdata/node.toml and testdata/cluster.toml explain every key;
-// ExampleNode and ExampleCluster return them.
+// The files testdata/node.toml, testdata/master.toml and testdata/cluster.toml
+// explain every key; ExampleNode, ExampleMaster and ExampleCluster return them.
 //
 // It does not look at the files that a configuration names, and it decides
 // nothing about callers (package access does both): it only reads text.

@@ -2,8 +2,9 @@ package config
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
+
+	"gantry/feedback"
 )
 
 // Error is one problem of a configuration file. Its text is one line.
@@ -21,10 +22,10 @@ type Error struct {
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:%d: ", e.File, e.Line)
-	if e.Key != "" {
-		b.WriteString(printable(e.Key) + ": ")
+	if e.Key != "" { // in quotes a key may contain anything
+		b.WriteString(feedback.Printable(e.Key) + ": ")
 	}
-	b.WriteString(printable(e.Problem))
+	b.WriteString(feedback.Printable(e.Problem))
 	if e.Allowed != "" {
 		b.WriteString("; allowed: " + e.Allowed)
 	}
@@ -32,15 +33,6 @@ func (e *Error) Error() string {
 		b.WriteString("; example: " + e.Example)
 	}
 	return b.String()
-}
-
-// printable escapes what would break the line or move the cursor: a key in
-// quotes may contain anything.
-func printable(s string) string {
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strings.Trim(strconv.Quote(s), `"`)
-	}
-	return s
 }
 
 // Unwrap returns the cause, if another package found it.

@@ -15,6 +15,12 @@ var exampleNode string
 //go:embed testdata/cluster.toml
 var exampleCluster string
 
+//go:embed testdata/master.toml
+var exampleMaster string
+
+// ExampleMaster is a complete master.toml, every key with its explanation.
+func ExampleMaster() string { return exampleMaster }
+
 // ExampleNode is a complete node.toml, every key with its explanation.
 func ExampleNode() string { return exampleNode }
 
@@ -29,6 +35,15 @@ func LoadNode(path string) (*Node, error) {
 		return nil, err
 	}
 	return ParseNode(path, data)
+}
+
+// LoadMaster reads and checks a master's configuration; errors as LoadNode.
+func LoadMaster(path string) (*Master, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMaster(path, data)
 }
 
 // LoadCluster reads and checks a cluster's list of nodes; errors as LoadNode.

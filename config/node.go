@@ -18,12 +18,14 @@ func ParseNode(file string, data []byte) (*Node, error) {
 	n := &Node{doc: d}
 	n.Name = t.name("name", `name = "alpha"`)
 	n.Socket = t.socket("socket", `socket = "/run/gantry/node.sock"`)
+	n.From = t.oneOf("socket_from", SocketOwn, []string{SocketOwn, SocketFD0, SocketSystemd}, nil)
 	n.Dir = t.dir("dir", `dir = "/var/lib/gantry"`)
 	n.Cluster = t.optionalFile("cluster", `cluster = "/etc/gantry/cluster.toml"`)
 	n.Identity = readIdentity(t.sub("identity"))
 	n.Front = readFront(t.sub("front"))
 	t.each("resource", func(r *table) { n.Resources = append(n.Resources, readResource(r)) })
 	t.each("grant", func(g *table) { n.Grants = append(n.Grants, readGrant(g)) })
+	t.each("peer", func(p *table) { n.Peers = append(n.Peers, readPeer(p)) })
 	n.Limits = readLimits(t.sub("limits"))
 	t.finish()
 	n.checkNames(t)
@@ -61,15 +63,46 @@ func readFront(t *table) Front {
 
 func readResource(t *table) Resource {
 	r := Resource{
-		Name: t.name("name", `name = "disks"`),
-		Kind: t.oneOf("kind", "", []string{KindFiles}, reservedKinds),
-		Path: t.dir("path", `path = "/srv/disks"`),
-		Mode: os.FileMode(t.octal("mode", uint32(DefaultMode))),
-		Send: t.oneOf("send", SendStream, []string{SendStream, SendFront}, nil),
+		Name:   t.name("name", `name = "disks"`),
+		Kind:   t.oneOf("kind", "", []string{KindFiles, KindTree, KindDevice, KindCommand}, nil),
+		Mode:   DefaultMode,
+		Send:   SendStream,
+		Direct: DirectAuto,
 	}
-	r.Writable = t.bool("writable")
+	switch r.Kind {
+	case KindCommand:
+		r.Command = readCommand(t)
+		r.Writable = r.Command.Direction == CommandImport
+	case KindDevice:
+		r.Path = t.dir("path", `path = "/dev/vg0/vm1"`)
+		r.Live = t.bool("live")
+		r.Writable = t.bool("writable")
+		r.Freeze = readFreeze(t, r.Kind)
+	default:
+		readFiles(t, &r)
+	}
 	t.finish()
 	return r
+}
+
+// readFiles reads what only directories have.
+func readFiles(t *table, r *Resource) {
+	r.Path = t.dir("path", `path = "/srv/disks"`)
+	r.Mode = os.FileMode(t.octal("mode", uint32(DefaultMode)))
+	r.Send = t.oneOf("send", SendStream, []string{SendStream, SendFront}, nil)
+	r.Direct = t.oneOf("direct", DirectAuto, []string{DirectAuto, DirectOff}, nil)
+	r.Writable = t.bool("writable")
+	r.Freeze = readFreeze(t, r.Kind)
+	r.Tree = readTree(t, r)
+}
+
+func readPeer(t *table) Peer {
+	p := Peer{Name: t.name("name", `name = "beta"`), Bandwidth: t.rate("bandwidth")}
+	if _, ok := t.m["bandwidth"]; !ok {
+		t.problem("bandwidth", RateAllowed, `bandwidth = "50M"`, "is missing")
+	}
+	t.finish()
+	return p
 }
 
 func readGrant(t *table) Grant {
@@ -105,6 +138,8 @@ func readLimits(t *table) Limits {
 		Heartbeat:      t.duration("heartbeat", d.Heartbeat, MaxHeartbeat),
 		RetryFor:       t.duration("retry_for", d.RetryFor, maxDuration),
 		Drain:          t.duration("drain", d.Drain, maxDuration),
+		Bandwidth:      t.rate("bandwidth"),
+		IOPriority:     t.oneOf("io_priority", d.IOPriority, []string{IOIdle, IOBestEffort, IONormal}, nil),
 	}
 	if l.JournalPerTask > l.JournalPerNode {
 		t.problem("journal_per_task", "at most journal_per_node", "", "%s is more than journal_per_node, %s",
@@ -123,6 +158,13 @@ func (n *Node) checkNames(t *table) {
 			t.at("resource", i).problem("name", "each name once", "", "%q is the name of another resource", r.Name)
 		}
 		names = append(names, r.Name)
+	}
+	var peers []string
+	for i, p := range n.Peers {
+		if p.Name != "" && slices.Contains(peers, p.Name) {
+			t.at("peer", i).problem("name", "each name once", "", "%q is the name of another peer", p.Name)
+		}
+		peers = append(peers, p.Name)
 	}
 	for i, g := range n.Grants {
 		t := t.at("grant", i)

@@ -156,6 +156,20 @@ func (t *table) size(key string, fallback int64) int64 {
 	return v
 }
 
+// rate takes an optional bandwidth; 0 means none.
+func (t *table) rate(key string) int64 {
+	example := key + ` = "50M"`
+	s := t.optional(key, "", RateAllowed, example)
+	if s == "" {
+		return 0
+	}
+	n, err := ParseRate(s)
+	if err != nil {
+		t.problem(key, RateAllowed, example, "%v", err)
+	}
+	return n
+}
+
 // texts takes a list of texts; check may be nil.
 func (t *table) texts(key, allowed, example string, check func(string) error) []string {
 	list, _ := typed[[]any](t, key, "a list: "+allowed, example)

@@ -80,8 +80,8 @@ func (t *table) socket(key, example string) string {
 	s, ok := t.text(key, pathAllowed, example)
 	switch {
 	case !ok:
-	case s == "systemd" || strings.HasPrefix(s, "fd:"):
-		t.problem(key, pathAllowed, example, "%q is reserved, it does not work yet", s)
+	case s == SocketSystemd || strings.HasPrefix(s, "fd:"):
+		t.problem(key, pathAllowed, example, "%q is no path; say socket_from = %q beside the socket's path, which the front and the probe need", s, s)
 	case len(s) > MaxSocketPath:
 		t.problem(key, fmt.Sprintf("at most %d bytes, as unix(7) has room for", MaxSocketPath), example, "is %d bytes long", len(s))
 	default:
@@ -152,14 +152,13 @@ func checkWho(s string) error {
 	return nil
 }
 
-func checkRight(s string) error {
-	switch {
-	case slices.Contains(Rights, s):
+func checkRight(s string) error { return checkRightOf(s, Rights) }
+
+func checkRightOf(s string, rights []string) error {
+	if slices.Contains(rights, s) {
 		return nil
-	case slices.Contains(reservedRights, s):
-		return fmt.Errorf("%q is reserved, it does not work yet", s)
 	}
-	if near := Nearest(s, Rights); near != "" {
+	if near := Nearest(s, rights); near != "" {
 		return fmt.Errorf("%q is no right, did you mean %s?", s, near)
 	}
 	return fmt.Errorf("%q is no right", s)

@@ -13,19 +13,11 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
+	"gantry/internal/daemon"
 	"gantry/node"
 )
-
-const defaultConfig = "/etc/gantry/node.toml"
 
 const usage = `usage: fcgi-app [--config FILE]
        fcgi-app check FILE
@@ -33,55 +25,26 @@ const usage = `usage: fcgi-app [--config FILE]
        fcgi-app version
 `
 
-// errMisuse is answered with the usage and exit code 2.
-var errMisuse = errors.New("misuse")
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	switch {
-	case err == nil:
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Print(usage)
-	case errors.Is(err, errMisuse):
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "fcgi-app:", err)
-		os.Exit(1)
-	}
+var program = daemon.Program{
+	Name: "fcgi-app", Config: "/etc/gantry/node.toml", Usage: usage, Command: command,
+	Serve: func(ctx context.Context, config string, log *slog.Logger) error {
+		return node.Run(ctx, node.Options{ConfigPath: config, Log: log})
+	},
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	flags := flag.NewFlagSet("fcgi-app", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {} // main prints it
-	config := flags.String("config", defaultConfig, "the node's configuration")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return err
-	} else if err != nil {
-		return errMisuse
+func main() { daemon.Main(program) }
+
+// command does one of the short commands and returns what there is to say.
+func command(ctx context.Context, args []string) (said string, err error) {
+	wanted := map[string]int{"check": 2, "probe": 2, "version": 1}
+	if len(args) != wanted[args[0]] {
+		return "", daemon.ErrMisuse
 	}
-	rest := flags.Args()
-	switch {
-	case len(rest) == 0:
-		return node.Run(ctx, node.Options{ConfigPath: *config, Log: slog.New(slog.NewTextHandler(stderr, nil))})
-	case len(rest) == 2 && rest[0] == "check":
-		if err := node.Check(rest[1]); err != nil {
-			return err
-		}
-		fmt.Fprintf(stdout, "%s: good\n", rest[1])
-		return nil
-	case len(rest) == 2 && rest[0] == "probe":
-		if err := node.Probe(ctx, rest[1]); err != nil {
-			return err
-		}
-		fmt.Fprintln(stdout, "the responder is healthy")
-		return nil
-	case len(rest) == 1 && rest[0] == "version":
-		fmt.Fprintln(stdout, node.Version())
-		return nil
+	switch args[0] {
+	case "check":
+		return args[1] + ": good", node.Check(args[1])
+	case "probe":
+		return "the responder is healthy", node.Probe(ctx, args[1])
 	}
-	return errMisuse
+	return node.Version(), nil
 }

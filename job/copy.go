@@ -14,7 +14,14 @@ import (
 // import's: what the export says means only that the reader said so.
 func (r *run) copy(ctx context.Context) (api.Raw, error) {
 	if final, ok := r.finals[r.j.Tasks[roleImport].Request.ID]; ok {
-		return valueOf(r.j.Spec.To.Node, final)
+		value, err := valueOf(r.j.Spec.To.Node, final)
+		if _, over := r.finals[r.j.Tasks[roleExport].Request.ID]; err != nil && !over {
+			r.drop(ctx, roleExport) // who saw the import fail may have died before
+		}
+		return value, err
+	}
+	if why := r.j.Tasks[roleImport].Refused; why != nil {
+		return nil, why // whatever became of the export since
 	}
 	exporting, leave := context.WithCancel(ctx)
 	defer leave()

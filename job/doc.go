@@ -1,7 +1,7 @@
 // Package job has the steps of what a user asks for, written once: a copy is an
 // export at one node and an import at another, both followed to their end; an
 // export to a local file is an export that this process pulls itself; a digest
-// is one task.
+// is one task; a call is one operation on many nodes, each with its own outcome.
 //
 //	store, err := job.OpenStore(dir)
 //	j, resumed, err := store.Begin(spec, maker, fresh)

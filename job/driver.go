@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"gantry/api"
 	"gantry/client"
 	"gantry/feedback"
+	"gantry/internal/failpoint"
 )
 
 // ErrLeft is the cause with which a driver is told to leave: the tasks go on.
@@ -25,19 +27,26 @@ const (
 	// lastWords is how long the export's last records are waited for once the
 	// outcome is known: they are worth a moment, but not the user's time.
 	lastWords = 2 * time.Second
-	// cancelTries and cancelPause bound how long a node is asked to cancel.
-	cancelTries = 10
-	cancelPause = time.Second
 )
 
 // A Driver runs jobs.
 type Driver struct {
 	// Client returns a client of a node; the driver does not close it.
 	Client func(node string) (*client.Client, error)
+	// Node returns what a job without local side asks a node through; nil: Client.
+	Node func(name string) (Node, error)
+	// Lean returns a lean client of a node, which the driver closes: calls go to
+	// very many nodes. nil: calls are refused.
+	Lean func(node string) (*client.Client, error)
+	// Heard is told of each record of a task, as it comes; nil: nobody. It
+	// must not wait.
+	Heard func(node string, rec feedback.Record)
 	// Cancel ends the job's tasks when it is closed; nil: never.
 	Cancel <-chan struct{}
 	// Stdout receives the bytes of an export to Stdout.
 	Stdout io.Writer
+	// Stdin is read by an import from Stdin.
+	Stdin io.Reader
 }
 
 // Run drives j until it has ended and returns its final record. Other errors
@@ -47,16 +56,14 @@ func (d *Driver) Run(ctx context.Context, j *Job) (feedback.Record, error) {
 	if final, ok := j.FinalRecord(); ok {
 		return final, nil
 	}
-	after, finals, err := j.known()
+	value, wire, err := d.Attempt(ctx, j)
 	if err != nil {
-		return feedback.Record{}, err
-	}
-	r := &run{d: d, j: j, after: after, finals: finals, items: map[string]*item{}}
-	defer r.work.Wait()
-	if err := r.steps(ctx); err != nil {
 		if _, ok := errors.AsType[*client.UnknownError](err); ok {
 			j.Log("error", "", err.Error())
 		}
+		return feedback.Record{}, err
+	}
+	if err := j.finish(value, wire); err != nil {
 		return feedback.Record{}, err
 	}
 	final, _ := j.FinalRecord()
@@ -75,32 +82,47 @@ type run struct {
 	items map[string]*item // guarded by mu
 }
 
-// steps runs the steps and ends the job with what came out.
-func (r *run) steps(ctx context.Context) error {
-	var value api.Raw
-	var err error
+// steps runs the steps of the job's kind.
+func (r *run) steps(ctx context.Context) (value api.Raw, wire *feedback.Error, err error) {
 	switch kind := r.j.Spec.Kind; {
 	case r.cancelled() && !r.begun():
 		err = api.CancelledBy.Err("cancelled before it began")
 	case kind == Copy:
-		value, err = r.copy(ctx)
+		if err = r.choose(ctx); err == nil && r.j.Way == Push {
+			value, err = r.pushCopy(ctx)
+		} else if err == nil {
+			value, err = r.copy(ctx)
+		}
+	case kind == Import:
+		value, err = r.importLocal(ctx)
 	case kind == Export:
 		value, err = r.export(ctx)
+	case kind == Verify:
+		value, err = r.verify(ctx)
+	case kind == Call:
+		value, err = r.call(ctx)
 	case kind == Digest:
 		value, err = r.single(ctx, roleDigest)
 	default:
 		err = fmt.Errorf("there is no job of kind %q", kind)
 	}
 	if err == nil {
-		return r.j.finish(value, nil)
+		return value, nil, nil
 	}
 	if ctx.Err() != nil && r.j.Spec.resumable() {
-		return context.Cause(ctx) // what was going on is found again by the next run
+		return nil, nil, context.Cause(ctx) // what was going on is found again by the next run
 	}
 	if wire := wireError(err); wire != nil {
-		return r.j.finish(nil, wire)
+		return nil, wire, nil
 	}
-	return err
+	return nil, nil, err
+}
+
+func (r *run) node(name string) (Node, error) {
+	if r.d.Node != nil {
+		return r.d.Node(name)
+	}
+	return r.d.Client(name)
 }
 
 // begun reports whether a start may have been sent.
@@ -152,7 +174,13 @@ func (r *run) follow(ctx context.Context, role string, begun func()) (api.Raw, e
 		}
 		return valueOf(t.Node, final)
 	}
-	c, err := r.d.Client(t.Node)
+	if t.Refused != nil {
+		return nil, t.Refused
+	}
+	c, err := r.node(t.Node)
+	if err != nil && t.Sent {
+		return nil, &client.UnknownError{Node: t.Node, Task: id, Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -167,20 +195,31 @@ func (r *run) follow(ctx context.Context, role string, begun func()) (api.Raw, e
 		if begun != nil {
 			begun()
 		}
+		if r.d.Heard != nil {
+			r.d.Heard(t.Node, rec)
+		}
 		return r.keep(t, rec)
 	})
 	r.endItems(t.Node)
-	if refused, ok := err.(*feedback.Error); ok {
-		return nil, at(t.Node, refused)
-	}
 	if err != nil {
+		if refused, ok := err.(*feedback.Error); ok {
+			err = at(t.Node, refused)
+		}
+		// Follow says with these, and with nothing else, that it never began.
+		if wire := wireError(err); wire != nil && ctx.Err() == nil {
+			if err := r.j.never(role, wire); err != nil {
+				return nil, err
+			}
+		}
 		return nil, err
 	}
 	r.work.Go(func() {
 		// The node may forget what is stored here. It would in time anyway.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), courtesy)
 		defer cancel()
-		_ = c.Ack(ctx, id, final.Seq)
+		if failpoint.Hit("job.ack") == nil {
+			_ = c.Ack(ctx, id, final.Seq)
+		}
 	})
 	return valueOf(t.Node, final)
 }
@@ -206,25 +245,54 @@ func (r *run) keep(t *Task, rec feedback.Record) error {
 func (r *run) progress(node string, p *feedback.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	name := node + ":" + p.Item
+	name := node + ":" + cmp.Or(p.Item, r.j.Spec.resourceAt(node))
 	it := r.items[name]
 	if it == nil {
-		it = &item{r.j.feed.Item(name, p.Phase, p.Unit, p.Total), p.Phase}
+		it = &item{Item: r.j.feed.Item(name, p.Phase, p.Unit, p.Total), node: node}
 		it.Carry(p.Done) // what is there when it is first seen has cost no time here
+		it.Explain(func() string { return r.why(it) })
 		r.items[name] = it
-	}
-	it.SetTotal(p.Total)
-	it.Set(p.Done)
-	if it.phase != p.Phase {
-		it.phase = p.Phase
+	} else if it.last.Phase != p.Phase {
 		it.SetPhase(p.Phase)
 	}
+	it.last, it.heard = *p, time.Now()
+	it.Mirror(p)
 }
 
 // item is one item of a task in the job's feed.
 type item struct {
 	*feedback.Item
-	phase string
+	node  string
+	last  feedback.Progress // guarded by run.mu
+	heard time.Time         // guarded by run.mu; when last came
+}
+
+// why says why it is stalled, as both ends see it: what the other node says is
+// often the cause of what this one waits for.
+func (r *run) why(it *item) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text := it.said()
+	for _, other := range r.items {
+		if other.node != it.node {
+			text += "; " + other.node + ": " + other.said()
+		}
+	}
+	return it.node + ": " + text
+}
+
+// said is what the item's node says about it; run.mu is held. Whoever is stalled
+// says so again every few seconds, so long silence is the line to the node.
+func (it *item) said() string {
+	switch {
+	case it.last.Total >= 0 && it.last.Done == it.last.Total:
+		return feedback.WhyReader // all is ready at its end
+	case time.Since(it.heard) >= feedback.StalledAfter:
+		return feedback.WhyNode
+	case it.last.Stalled == 0:
+		return "moving"
+	}
+	return cmp.Or(it.last.Why, "stalled")
 }
 
 func (r *run) endItems(node string) {
@@ -254,63 +322,6 @@ func at(node string, wire *feedback.Error) *feedback.Error {
 	named := *wire
 	named.Message = node + ": " + wire.Message
 	return &named
-}
-
-// cancelled reports whether the user asked to cancel.
-func (r *run) cancelled() bool {
-	select {
-	case <-r.d.Cancel:
-		return true
-	default:
-		return false
-	}
-}
-
-// onCancel asks the node of role to cancel its task once the user wants that,
-// until ctx ends.
-func (r *run) onCancel(ctx context.Context, role string) {
-	select {
-	case <-r.d.Cancel:
-	case <-ctx.Done():
-		return
-	}
-	t := r.j.Tasks[role]
-	for range cancelTries {
-		c, err := r.d.Client(t.Node)
-		if err == nil {
-			err = c.Cancel(ctx, t.Request.ID)
-		}
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		if _, refused := errors.AsType[*feedback.Error](err); refused {
-			r.j.Log("warn", t.Node, "cannot cancel: "+err.Error())
-			return
-		}
-		select {
-		case <-time.After(cancelPause):
-		case <-ctx.Done():
-			return
-		}
-	}
-	r.j.Log("warn", t.Node, "cannot cancel: the node does not answer")
-}
-
-// drop ends a task that nobody needs any more.
-func (r *run) drop(ctx context.Context, role string) {
-	t := r.j.Tasks[role]
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), courtesy)
-	defer cancel()
-	c, err := r.d.Client(t.Node)
-	if err == nil {
-		err = c.Cancel(ctx, t.Request.ID)
-	}
-	if err != nil {
-		if e, ok := errors.AsType[*feedback.Error](err); ok && (e.Code == api.UnknownTask.Name || e.Code == api.TooLate.Name) {
-			return // it never began, or it has ended
-		}
-		r.j.Log("warn", t.Node, "cannot end the task that is no longer needed: "+err.Error())
-	}
 }
 
 // single runs a job of one task.

@@ -6,56 +6,48 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
+	"time"
 
 	"gantry/api"
 	"gantry/feedback"
-	"gantry/internal/atomicfile"
 	"gantry/internal/failpoint"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/sys/unix"
 )
 
-// A Job is open and locked by this process. Its methods may be called from
-// several goroutines; the fields of Info may be read while no driver runs.
+// A Job is held by this process alone. Its methods may be called from several
+// goroutines; the fields of Info may be read while no driver runs.
 type Job struct {
 	Info
-	store *Store
-	dir   string
-	lock  *os.File
-	feed  *feedback.Feed
-	mu    sync.Mutex // guards job.json and Info while a driver runs
+	keeper Keeper
+	feed   *feedback.Feed
+	dir    string           // for what package transfer keeps of a local side; "": it has none
+	now    func() time.Time // nil: time.Now
+	mu     sync.Mutex       // guards Info while a driver runs
 }
 
-func (j *Job) takeLock() error {
-	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("locking the job: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		if err == unix.EWOULDBLOCK {
-			return ErrDriven
-		}
-		return fmt.Errorf("locking the job: %w", err)
-	}
-	j.lock = f
-	return nil
+// A Keeper keeps one job: the folder of a Store, or the database of a master.
+type Keeper interface {
+	// Save makes info durable. One call at a time. What info points to may
+	// change when Save has returned.
+	Save(info *Info) error
+	// Close gives the job up.
+	Close() error
 }
 
-// save makes job.json durable.
-func (j *Job) save() error {
-	b, err := json.Marshal(j.Info)
-	if err != nil {
-		return fmt.Errorf("keeping the job: %w", err)
-	}
-	if err := atomicfile.WriteFile(filepath.Join(j.dir, "job.json"), append(b, '\n'), 0o600, "job.file"); err != nil {
-		return fmt.Errorf("keeping the job: %w", err)
-	}
-	return nil
+// New is a job that k keeps and whose records go to feed, which stays the
+// caller's. info is from NewInfo, or what k saved last. It has no folder, so
+// that specs with a local side cannot be driven.
+func New(info Info, feed *feedback.Feed, k Keeper) *Job {
+	return &Job{Info: info, feed: feed, keeper: k}
+}
+
+// NewInfo makes the tasks of one attempt at spec. Their ids have the time of
+// the call in them, so call it when the attempt begins.
+func NewInfo(spec Spec) (Info, error) {
+	tasks, err := spec.tasks()
+	return Info{V: formatVersion, ID: api.NewID(), Spec: spec, Created: time.Now().UTC(), Tasks: tasks}, err
 }
 
 // starting notes, durably, that a start of role is about to be sent.
@@ -64,10 +56,22 @@ func (j *Job) starting(role, dirID string) error {
 	defer j.mu.Unlock()
 	t := j.Tasks[role]
 	t.Sent, t.DirID = true, dirID
-	if err := j.save(); err != nil {
+	if err := j.keeper.Save(&j.Info); err != nil {
 		return err
 	}
 	return failpoint.Hit("job.start")
+}
+
+// never notes, durably, that the task of role was refused and so never began.
+func (j *Job) never(role string, why *feedback.Error) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	t := j.Tasks[role]
+	if t.Refused != nil {
+		return nil
+	}
+	t.Refused = why
+	return j.keeper.Save(&j.Info)
 }
 
 // finish ends the job: its feed first, then job.json. settle repairs what a
@@ -96,8 +100,12 @@ func (j *Job) settle() error {
 	if !ok || j.Outcome != "" {
 		return nil
 	}
-	j.Outcome, j.Ended, j.Final = api.OutcomeOf(&final), j.store.now().UTC(), api.Raw(final.Line)
-	return j.save()
+	now := time.Now
+	if j.now != nil {
+		now = j.now
+	}
+	j.Outcome, j.Ended, j.Final = api.OutcomeOf(&final), now().UTC(), api.Raw(final.Line)
+	return j.keeper.Save(&j.Info)
 }
 
 // FinalRecord returns the final record, if the job has ended.
@@ -107,16 +115,7 @@ func (j *Job) FinalRecord() (feedback.Record, bool) { return j.feed.Final() }
 func (j *Job) Log(level, item, text string) { j.feed.Log(level, item, text) }
 
 // Close closes the job; an unfinished one can be opened again.
-func (j *Job) Close() error {
-	var err error
-	if j.feed != nil {
-		err = j.feed.Close()
-	}
-	if j.lock != nil {
-		j.lock.Close()
-	}
-	return err
-}
+func (j *Job) Close() error { return j.keeper.Close() }
 
 // Watch hands the job's feed to fn, from the record after `after` until the
 // final (nil), the end of ctx (its cause), or an error of fn.
@@ -196,3 +195,6 @@ func (j *Job) known() (after map[string]int64, finals map[string]feedback.Record
 }
 
 func decodeLoosely(b []byte, v any) error { return json.Unmarshal(b, v) }
+
+// Progress returns the newest values of what the job's tasks do now.
+func (j *Job) Progress() []feedback.Progress { return j.feed.Progress() }

@@ -102,11 +102,14 @@ func (p *pipe) pull(ctx context.Context, ready chan<- piece) error {
 		if err != nil {
 			return err
 		}
-		if next > 0 && w.File.Size != p.file.Size {
+		if next > 0 && (w.File.Stream != p.file.Stream || !w.File.Stream && w.File.Size != p.file.Size) {
 			return api.SourceChanged.Err("the source's size changed while it was read")
 		}
 		p.file = w.File
-		p.item.SetTotal(w.File.Size)
+		p.item.SetTotal(w.File.Size) // of a stream -1 until its end
+		if !w.End && len(entries) == 0 {
+			return api.BadManifest.Err("an empty window of the source, which has room for more")
+		}
 		if err := p.pieces(ctx, entries, ready); err != nil {
 			return err
 		}
@@ -118,7 +121,8 @@ func (p *pipe) pull(ctx context.Context, ready chan<- piece) error {
 }
 
 func (p *pipe) window(ctx context.Context, next int64) ([]transfer.Entry, transfer.Window, error) {
-	body, err := p.source.Window(ctx, next, pipeWindow)
+	// Whatever is proved is not asked for again.
+	body, err := p.source.Window(ctx, next, pipeWindow, next)
 	if err != nil {
 		return nil, transfer.Window{}, err
 	}
@@ -239,7 +243,7 @@ func (p *pipe) persist(ctx context.Context, fn func() error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if e, ok := errors.AsType[*feedback.Error](err); ok && e.Code != api.Draining.Name && e.Code != api.TooMany.Name {
+		if e, ok := errors.AsType[*feedback.Error](err); ok && e.Code != api.Draining.Name && e.Code != api.TooMany.Name && e.Code != api.NotReady.Name {
 			return err
 		}
 		if time.Since(begin) > api.RetryFor {

@@ -14,6 +14,7 @@ import (
 	"gantry/feedback"
 	"gantry/internal/atomicfile"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +28,9 @@ const keepEnded = 30 * 24 * time.Hour
 var (
 	// ErrDriven: another process drives the job.
 	ErrDriven = errors.New("another gantry process drives this job")
+	// ErrBegun says that a job which could not be opened may have ended at its
+	// nodes meanwhile, in whatever way.
+	ErrBegun = errors.New("its outcome is unknown here: the same command, or gantry watch, asks its nodes")
 	// ErrNotFound: no job, or more than one, has that id.
 	ErrNotFound = errors.New("there is no such job")
 )
@@ -53,6 +57,9 @@ type Task struct {
 	// Sent is set, durably, before a start is sent, with the node's dir_id.
 	Sent  bool   `json:"sent,omitzero"`
 	DirID string `json:"dir_id,omitzero"`
+	// Refused is why the node refused to start it, which proves that it never
+	// began; nil: it was not.
+	Refused *feedback.Error `json:"refused,omitzero"`
 }
 
 // Info is what job.json holds.
@@ -62,6 +69,8 @@ type Info struct {
 	Spec    Spec             `json:"spec"`
 	Created time.Time        `json:"created"`
 	Tasks   map[string]*Task `json:"tasks"`
+	// Way is the one chosen for a copy; "" before, and for other jobs.
+	Way string `json:"way,omitzero"`
 	// Outcome is "" until the job has ended.
 	Outcome api.Outcome `json:"outcome,omitzero"`
 	Ended   time.Time   `json:"ended,omitzero"`
@@ -74,12 +83,24 @@ func (i *Info) Short() string { return i.ID[len(i.ID)-8:] }
 
 // Main is the task whose outcome is the job's.
 func (i *Info) Main() *Task {
+	if i.Spec.Kind == Call {
+		return &Task{} // the roles of its tasks are names of nodes
+	}
 	for _, role := range []string{roleImport, roleDigest, roleExport} {
 		if t := i.Tasks[role]; t != nil {
 			return t
 		}
 	}
 	return &Task{}
+}
+
+// Stage is the import whose stage a later task may take over; "": there is none,
+// or it was never begun.
+func (i *Info) Stage() string {
+	if t := i.Tasks[roleImport]; t != nil && t.Sent && t.Refused == nil {
+		return t.Request.ID
+	}
+	return ""
 }
 
 // Begun says whether a start of one of the job's tasks may have been sent.
@@ -107,13 +128,14 @@ func (s *Store) Begin(spec Spec, fresh bool) (j *Job, resumed bool, err error) {
 		return nil, false, err
 	}
 	defer unlock()
-	if !fresh && spec.resumable() {
+	// What many nodes said some time ago is no answer to asking them now.
+	if !fresh && spec.resumable() && spec.Kind != Call {
 		infos, err := s.List()
 		if err != nil {
 			return nil, false, err
 		}
 		for _, info := range infos {
-			if info.Outcome == "" && info.Spec == spec {
+			if info.Outcome == "" && info.Spec.equal(spec) {
 				j, err := s.open(info.ID)
 				return j, true, err
 			}
@@ -147,8 +169,8 @@ func (s *Store) create(spec Spec) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Job{store: s, Info: Info{V: formatVersion, ID: api.NewID(), Spec: spec, Created: s.now().UTC(), Tasks: tasks}}
-	j.dir = filepath.Join(s.dir, j.ID)
+	j := s.job(api.NewID())
+	j.Info = Info{V: formatVersion, ID: filepath.Base(j.dir), Spec: spec, Created: s.now().UTC(), Tasks: tasks}
 	if err := os.Mkdir(j.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making a job: %w", err)
 	}
@@ -166,7 +188,7 @@ func (s *Store) create(spec Spec) (*Job, error) {
 		return nil, fmt.Errorf("making a job: %w", err)
 	}
 	// job.json last: only with it the job exists.
-	if err := j.save(); err != nil {
+	if err := j.keeper.Save(&j.Info); err != nil {
 		return nil, err
 	}
 	if err := atomicfile.SyncDir(s.dir, "job.dir.sync"); err != nil {
@@ -186,7 +208,7 @@ func (s *Store) Open(id string) (*Job, error) {
 }
 
 func (s *Store) open(id string) (*Job, error) {
-	j := &Job{store: s, dir: filepath.Join(s.dir, id)}
+	j := s.job(id)
 	if err := j.takeLock(); err != nil {
 		return nil, err
 	}
@@ -196,11 +218,71 @@ func (s *Store) open(id string) (*Job, error) {
 		return nil, err
 	}
 	j.Info = *info
-	if j.feed, err = feedback.Open(filepath.Join(j.dir, "feed"), feedback.Options{ID: j.ID, Job: true}); err != nil {
-		j.Close()
-		return nil, fmt.Errorf("opening job %s: %w", info.Short(), err)
+	if j.feed, err = feedback.Open(filepath.Join(j.dir, "feed"), feedback.Options{ID: j.ID, Job: true}); err == nil {
+		err = j.settle()
 	}
-	return j, j.settle()
+	if err == nil {
+		return j, nil
+	}
+	j.Close()
+	err = fmt.Errorf("opening job %s: %w", info.Short(), err)
+	if info.Begun() {
+		err = fmt.Errorf("%w; %w", err, ErrBegun)
+	}
+	return nil, err
+}
+
+// job is a job of the folder, neither locked nor read.
+func (s *Store) job(id string) *Job {
+	j := &Job{dir: filepath.Join(s.dir, id), now: s.now}
+	j.keeper = &folder{j: j}
+	return j
+}
+
+// folder keeps a job in a folder of its own, locked by this process.
+type folder struct {
+	j    *Job
+	lock *os.File
+}
+
+func (j *Job) takeLock() error {
+	f, err := os.OpenFile(filepath.Join(j.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("locking the job: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if err == unix.EWOULDBLOCK {
+			return ErrDriven
+		}
+		return fmt.Errorf("locking the job: %w", err)
+	}
+	j.keeper = &folder{j, f}
+	return nil
+}
+
+// Save implements Keeper: it writes job.json.
+func (k *folder) Save(info *Info) error {
+	b, err := json.Marshal(info)
+	if err != nil {
+		return fmt.Errorf("keeping the job: %w", err)
+	}
+	if err := atomicfile.WriteFile(filepath.Join(k.j.dir, "job.json"), append(b, '\n'), 0o600, "job.file"); err != nil {
+		return fmt.Errorf("keeping the job: %w", err)
+	}
+	return nil
+}
+
+// Close implements Keeper: the feed is closed before the lock is given up.
+func (k *folder) Close() error {
+	var err error
+	if k.j.feed != nil {
+		err = k.j.feed.Close()
+	}
+	if k.lock != nil {
+		k.lock.Close()
+	}
+	return err
 }
 
 // Find finds a job by the end or the beginning of its id.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +19,7 @@ import (
 
 	"gantry/api"
 	"gantry/internal/serve"
+	"gantry/transfer"
 
 	"github.com/gorilla/mux"
 )
@@ -25,6 +27,14 @@ import (
 // tag makes the strong ETag of the export's content: whatever would let two
 // contents differ is in it.
 func (e *exporter) tag(task string) (string, error) {
+	if _, tree := e.x.(*transfer.TreeExport); tree { // its content is what the task's manifest says
+		sum := sha256.Sum256([]byte(task + " tree"))
+		return `"` + hex.EncodeToString(sum[:16]) + `"`, nil
+	}
+	if e.root == nil { // it is held open, or runs once
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %s", task, e.resource.Kind))
+		return `"` + hex.EncodeToString(sum[:16]) + `"`, nil
+	}
 	info, err := e.root.Lstat(e.op.Path)
 	if err != nil {
 		return "", err
@@ -57,7 +67,9 @@ func (n *Node) serveContent(w http.ResponseWriter, r *http.Request) error {
 		}
 		s, err := parseRange(want, e.x.Size())
 		if err != nil {
-			w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(e.x.Size(), 10))
+			if size := e.x.Size(); size >= 0 {
+				w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+			}
 			return err
 		}
 		e.header(w.Header())
@@ -82,7 +94,10 @@ func (e *exporter) header(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	// No "X-Accel-Buffering: no": unbuffered, nginx takes the responder's death
 	// for the end of the reply, and the reader waits for the rest.
-	if info, err := e.root.Lstat(e.op.Path); err == nil {
+	if e.root == nil {
+		return
+	}
+	if info, err := e.root.Lstat(cmp.Or(e.op.Path, ".")); err == nil {
 		h.Set("Last-Modified", info.ModTime().UTC().Format(http.TimeFormat))
 	}
 }
@@ -93,7 +108,7 @@ func (e *exporter) header(h http.Header) {
 // requests with If-Range (nginx would compare an ETag of its own) and files
 // behind a symbolic link (fronts follow none) are streamed.
 func (n *Node) bySend(e *exporter, s span, ifRange string) (name, value string, ok bool) {
-	if e.resource.Send != "front" || ifRange != "" || s.length > api.MaxFrontSend || e.behindLink(n.cfg.Front.Kind) {
+	if e.resource.Send != "front" || e.limits.Rate() > 0 || ifRange != "" || s.length > api.MaxFrontSend || e.behindLink(n.cfg.Front.Kind) {
 		return "", "", false
 	}
 	switch n.cfg.Front.Kind {
@@ -148,12 +163,13 @@ func (e *exporter) copy(ctx context.Context, w http.ResponseWriter, t *task, s s
 	}
 	defer content.Close()
 	w.WriteHeader(s.header(w.Header(), e.x.Size()))
+	out := e.limited(ctx, w, w)
 	buf := copyBuffers.Get().(*[copyBuffer]byte)
 	defer copyBuffers.Put(buf)
 	for {
 		n, err := content.Read(buf[:])
 		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
+			if _, err := out.Write(buf[:n]); err != nil {
 				return fmt.Errorf("sending content: %w", cmpCause(ctx, err))
 			}
 			e.sent.Add(int64(n))
@@ -192,30 +208,27 @@ func (n *Node) serveManifest(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	piece, err := rehashed(r)
+	done, err := number(r, "done", 0, 0, maxNumber)
+	if err != nil {
+		return err
+	}
+	pieces, how, err := again(r)
 	if err != nil {
 		return err
 	}
 	return n.useExport(r.Context(), t, func(ctx context.Context, e *exporter) error {
 		out := &flushed{w: w, rc: http.NewResponseController(w), moved: t.touch}
-		if piece >= 0 {
-			return e.x.Rehash(ctx, piece, out)
+		switch how {
+		case "rehash":
+			return e.x.Rehash(ctx, pieces[0], out)
+		case "sub":
+			return e.sub(ctx, pieces, out)
 		}
-		return e.x.Window(ctx, from, count, out)
+		if tree, ok := e.x.(*transfer.TreeExport); ok {
+			return tree.WindowHaving(ctx, from, count, r.URL.Query().Get("have"), out)
+		}
+		return e.x.Window(ctx, from, count, done, out)
 	})
-}
-
-// rehashed reads piece=K&rehash=1: the piece to read again, -1 for none.
-func rehashed(r *http.Request) (int64, error) {
-	q := r.URL.Query()
-	if q.Get("piece") == "" && q.Get("rehash") == "" {
-		return -1, nil
-	}
-	n, err := strconv.ParseInt(q.Get("piece"), 10, 64)
-	if err != nil || n < 0 || q.Get("rehash") != "1" || q.Has("sub") {
-		return 0, api.BadRequest.Err("piece: allowed is one piece number, with rehash=1")
-	}
-	return n, nil
 }
 
 // flushed sends every line at once, and its header with the first: an error

@@ -48,6 +48,9 @@ type folder struct {
 	lock *os.File
 }
 
+// known is where what exports read of trees is remembered.
+func (f *folder) known() string { return filepath.Join(f.path, "known") }
+
 // openFolder makes or opens the folder. A second responder on the same folder
 // is refused: both would run its tasks.
 func openFolder(path string) (*folder, time.Time, error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gantry/access"
 	"gantry/api"
@@ -21,18 +22,29 @@ import (
 // done.
 type exportOp struct{ api.ExportArgs }
 
-func (op *exportOp) name() string          { return api.OpExport }
-func (op *exportOp) file() api.File        { return op.File }
-func (op *exportOp) right() api.Right      { return api.MayExport }
-func (op *exportOp) prepare(t *task) error { return nil }
-func (op *exportOp) discard(t *task) error { return nil }
+func (op *exportOp) name() string     { return api.OpExport }
+func (op *exportOp) file() api.File   { return op.File }
+func (op *exportOp) right() api.Right { return api.MayExport }
+
+func (op *exportOp) discard(t *task) error {
+	if r, err := t.node.resource(op.Resource); err == nil && r.Kind == config.KindCommand {
+		return transfer.KillMarked(t.id) // what a killed responder's command left
+	}
+	return nil
+}
 
 func (op *exportOp) check() error {
 	if err := checkFile(op.File); err != nil {
 		return err
 	}
-	if op.Reader == nil {
-		return nil
+	if err := transfer.CheckBandwidth("args.bwlimit", op.Bandwidth); err != nil {
+		return err
+	}
+	if err := checkTo(&op.ExportArgs); err != nil {
+		return err
+	}
+	if err := op.checkOptions(); err != nil || op.Reader == nil {
+		return err
 	}
 	if _, err := pki.ParseURI(op.Reader.ID); err != nil {
 		return api.BadRequest.Err("args.reader.id: it is not spiffe://CLUSTER/ROLE/NAME")
@@ -43,14 +55,25 @@ func (op *exportOp) check() error {
 	return nil
 }
 
+func (op *exportOp) prepare(t *task) error {
+	if op.To == nil {
+		return nil
+	}
+	if _, ok := t.node.neighbour(op.To.Node); !ok {
+		return api.NotFound.Err("args.to.node: this node's cluster.toml does not name it")
+	}
+	return nil
+}
+
 // An exporter is an export that runs: what its requests share.
 type exporter struct {
 	// config
 	op       *exportOp
 	resource config.Resource
 	root     *os.Root
-	x        *transfer.Export
+	x        transfer.Exporter
 	etag     string
+	limits   transfer.Limits
 
 	sent   atomic.Int64 // content bytes that passed through the responder
 	ctx    context.Context
@@ -63,7 +86,7 @@ type exporter struct {
 }
 
 func (op *exportOp) run(ctx context.Context, t *task) (any, error) {
-	e, err := op.open(t)
+	e, err := op.open(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -81,10 +104,21 @@ func (op *exportOp) run(ctx context.Context, t *task) (any, error) {
 			t.node.log.Warn("closing an export", "task", t.id, "err", err)
 		}
 	}()
+	if op.To != nil {
+		pushing, stop := context.WithCancel(ctx)
+		var push sync.WaitGroup
+		push.Go(func() { e.pushes(pushing, t) })
+		defer push.Wait()
+		defer stop()
+	}
 	select {
 	case digest := <-e.finish:
-		return api.ExportResult{Digest: digest, Size: e.x.Size(), Sent: e.sent.Load()}, nil
+		return api.ExportResult{Digest: digest, Size: e.x.Size(), Sent: e.sent.Load(), Carried: e.carried()}, nil
 	case err := <-e.fail:
+		stop(err)
+		return nil, err
+	case <-e.failed():
+		err := e.x.Check()
 		stop(err)
 		return nil, err
 	case <-ctx.Done():
@@ -95,25 +129,39 @@ func (op *exportOp) run(ctx context.Context, t *task) (any, error) {
 	}
 }
 
-func (op *exportOp) open(t *task) (*exporter, error) {
+func (op *exportOp) open(ctx context.Context, t *task) (*exporter, error) {
 	r, err := t.node.resource(op.Resource)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := root(r)
-	if err != nil {
+	if op, r, err = op.freeze(ctx, t, r); err != nil {
 		return nil, err
 	}
-	x, err := transfer.OpenExport(dir, op.Path, t.work(), reporter{t})
+	var dir *os.Root
+	if rooted(r) {
+		if dir, err = root(r); err != nil {
+			return nil, err
+		}
+	}
+	x, err := op.openSource(t, r, dir)
 	if err != nil {
-		dir.Close()
+		closeRoot(dir)
 		return nil, err
 	}
-	e := &exporter{op: op, resource: r, root: dir, x: x, finish: make(chan string, 1), fail: make(chan error, 1)}
+	e := &exporter{op: op, resource: r, limits: t.limits(op), root: dir, x: x, finish: make(chan string, 1), fail: make(chan error, 1)}
 	if e.etag, err = e.tag(t.id); err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
+}
+
+// carried is how many bytes were not read because recorded values were believed.
+func (e *exporter) carried() int64 {
+	x, ok := e.x.(*transfer.Export)
+	if !ok {
+		return 0
+	}
+	return x.Carried()
 }
 
 // close waits for the requests that use the file.
@@ -122,7 +170,7 @@ func (e *exporter) close() error {
 	e.closed = true
 	e.mu.Unlock()
 	e.users.Wait()
-	return errors.Join(e.x.Close(), e.root.Close())
+	return errors.Join(e.x.Close(), closeRoot(e.root))
 }
 
 func (e *exporter) enter() bool {
@@ -138,6 +186,9 @@ func (e *exporter) enter() bool {
 func (e *exporter) broken(err error) {
 	if !isCode(err, api.SourceChanged) {
 		return
+	}
+	if _, tree := e.x.(*transfer.TreeExport); tree && e.x.Check() == nil {
+		return // one file of it: its reader goes on without that one
 	}
 	select {
 	case e.fail <- err:
@@ -167,13 +218,21 @@ func (t *task) mayRead(caller access.Caller, ticket string) bool {
 	return f.Reader != nil && f.Reader.ID == who && ticketMatches(ticket, f.Reader.TicketSHA256)
 }
 
+// openWait is how long a request waits for its export to open, which a snapshot
+// hook may hold up for minutes: fronts end what is silent for longer.
+const openWait = 20 * time.Second
+
 // useExport runs fn on a running export.
 func (n *Node) useExport(ctx context.Context, t *task, fn func(context.Context, *exporter) error) error {
 	if n.isDraining() {
 		return draining()
 	}
+	slow := time.NewTimer(openWait)
+	defer slow.Stop()
 	select {
 	case <-t.opened:
+	case <-slow.C:
+		return api.NotReady.Err("the export is still making its snapshot")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -184,7 +243,7 @@ func (n *Node) useExport(ctx context.Context, t *task, fn func(context.Context, 
 		if n.isDraining() {
 			return draining()
 		}
-		return api.TooLate.Err("the export has ended")
+		return t.over(ctx)
 	}
 	defer e.users.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -197,11 +256,36 @@ func (n *Node) useExport(ctx context.Context, t *task, fn func(context.Context, 
 	return err
 }
 
+// over is the refusal of an export that has ended; one that failed says why.
+func (t *task) over(ctx context.Context) error {
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if _, err := t.exportResult(); err != nil {
+		return err
+	}
+	return api.TooLate.Err("the export has ended")
+}
+
+// agrees compares the digest of the reader's copy with the source's, where that
+// is known.
+func (e *exporter) agrees(digest string) error {
+	if d := e.x.Digest(); d != "" && d != digest {
+		return api.DigestMismatch.Err(fmt.Sprintf("the reader has %s, the source %s", digest, d))
+	}
+	return nil
+}
+
 // finished answers finish: idempotent, durable before it is answered.
 func (t *task) finished(ctx context.Context, digest string) (api.ExportResult, error) {
 	err := t.node.useExport(ctx, t, func(_ context.Context, e *exporter) error {
-		if d := e.x.Digest(); d != "" && d != digest {
-			return api.DigestMismatch.Err(fmt.Sprintf("the reader has %s, the source %s", digest, d))
+		if e.x.Size() < 0 {
+			return api.Conflict.Err("the command has not ended yet, so nobody has all of its output")
+		}
+		if err := e.agrees(digest); err != nil {
+			return err
 		}
 		select {
 		case e.finish <- digest:

@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"gantry/api"
 	"gantry/client"
+	"gantry/config"
 	"gantry/feedback"
 	"gantry/internal/serve"
 	"gantry/transfer"
@@ -18,15 +20,9 @@ import (
 // importOp pulls one file from an export on another node of the cluster file.
 type importOp struct{ api.ImportArgs }
 
-func (op *importOp) name() string   { return api.OpImport }
-func (op *importOp) file() api.File { return op.File }
-
-func (op *importOp) right() api.Right {
-	if op.Mode == api.ModeReplace {
-		return api.MayReplace
-	}
-	return api.MayCreate
-}
+func (op *importOp) name() string     { return api.OpImport }
+func (op *importOp) file() api.File   { return op.File }
+func (op *importOp) right() api.Right { return api.ImportRight(op.Mode, op.Extraneous) }
 
 func (op *importOp) check() error {
 	if err := checkFile(op.File); err != nil {
@@ -34,24 +30,33 @@ func (op *importOp) check() error {
 	}
 	s := op.Source
 	switch {
-	case op.Mode != "" && op.Mode != api.ModeCreate && op.Mode != api.ModeReplace:
-		return api.BadRequest.Err("args.mode: allowed are create and replace")
+	case op.Push != nil && s != (api.Source{}):
+		return api.BadRequest.Err("args.push and args.source: an import is pushed or pulls, name one of them")
+	case !oneOf(op.Mode, "", api.ModeCreate, api.ModeReplace, api.ModeUpdate):
+		return api.BadRequest.Err("args.mode: allowed are create, replace and update")
 	case op.Verify != "" && op.Verify != transfer.VerifyWire && op.Verify != transfer.VerifyDisk:
 		return api.BadRequest.Err("args.verify: allowed are wire and disk")
-	case !api.ValidID(s.Task):
+	case op.Push == nil && !api.ValidID(s.Task):
 		return api.BadRequest.Err("args.source.task: it is not a task id")
-	case s.Node == "" || len(s.Node) > api.MaxName:
+	case op.Push == nil && (s.Node == "" || len(s.Node) > api.MaxName):
 		return api.BadRequest.Err("args.source.node: it is not a node's name")
-	case !isHex(s.Ticket):
+	case op.Push == nil && !isHex(s.Ticket):
 		return api.BadRequest.Err("args.source.ticket: 64 hex digits are needed")
 	case op.Expect != "" && !isDigest(op.Expect):
 		return api.BadRequest.Err("args.expect: b3: and 64 lower-case hex digits are needed")
 	case op.Resume != "" && !api.ValidID(op.Resume):
 		return api.BadRequest.Err("args.resume: it is not a task id")
+	case transfer.CheckBandwidth("args.bwlimit", op.Bandwidth) != nil:
+		return transfer.CheckBandwidth("args.bwlimit", op.Bandwidth)
 	case op.RetryFor < 0 || op.RetryFor > maxSeconds:
 		return api.BadRequest.Err(fmt.Sprintf("args.retry_for: allowed are 0 to %d seconds", maxSeconds))
 	}
-	return nil
+	if op.Push != nil {
+		if err := checkPush(op.Push); err != nil {
+			return err
+		}
+	}
+	return op.checkOptions()
 }
 
 // isHex accepts 32 bytes as lower-case hex digits: a ticket, or a SHA-256.
@@ -67,7 +72,7 @@ func isDigest(s string) bool {
 
 // prepare claims the target: a second writer is refused before anything moves.
 func (op *importOp) prepare(t *task) error {
-	if _, ok := t.node.neighbour(op.Source.Node); !ok {
+	if _, ok := t.node.neighbour(op.Source.Node); !ok && op.Push == nil {
 		return api.NotFound.Err("args.source.node: this node's cluster.toml does not name it")
 	}
 	if op.Resume != "" {
@@ -79,16 +84,11 @@ func (op *importOp) prepare(t *task) error {
 	if err != nil {
 		return err
 	}
-	dir, err := root(r)
+	target, err := claim(r, op.Path)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	key, err := transfer.Key(dir, op.Path)
-	if err != nil {
-		return err
-	}
-	return t.node.claimTarget(t, key)
+	return t.node.claimTarget(t, target)
 }
 
 // predecessor is the ended task whose stage is taken over: of the same caller
@@ -113,9 +113,6 @@ func (op *importOp) inherit(t *task) error {
 	}
 	old.mu.Lock() // against the sweep, which removes old stages
 	defer old.mu.Unlock()
-	if _, ok, err := transfer.ReadStage(t.work()); ok || err != nil {
-		return err // done before a restart
-	}
 	_, err = transfer.TakeOver(old.work(), t.work())
 	return err
 }
@@ -126,13 +123,21 @@ func (op *importOp) transfer(t *task) (m *transfer.Import, done func(), err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := root(r)
-	if err != nil {
-		return nil, nil, err
+	var dir *os.Root
+	if rooted(r) {
+		if dir, err = root(r); err != nil {
+			return nil, nil, err
+		}
 	}
 	m = &transfer.Import{
 		Root: dir, Name: op.Path, Mode: op.Mode, Perm: r.Mode, Task: t.id, Dir: t.work(),
-		Expect: op.Expect, Verify: op.Verify, Report: reporter{t}, RetryFor: seconds(op.RetryFor, t.node.cfg.Limits.RetryFor),
+		Cache: t.node.cache, TrustMTime: op.TrustMTime,
+		KeepOld: op.KeepOld, DryRun: op.DryRun, Compress: op.Compress, Parallel: op.Parallel,
+		Checksum: op.Checksum, Tree: t.node.treeTarget(r, &op.ImportArgs),
+		Expect: op.Expect, Verify: op.Verify, Cached: r.Direct == config.DirectOff, Report: reporter{t}, RetryFor: seconds(op.RetryFor, t.node.cfg.Limits.RetryFor),
+	}
+	if !rooted(r) {
+		return m, func() {}, op.into(m, t, r)
 	}
 	return m, func() { dir.Close() }, nil
 }
@@ -161,8 +166,17 @@ func (op *importOp) pull(ctx context.Context, t *task) (any, error) {
 		return nil, err
 	}
 	defer done()
-	if m.Source, err = op.source(t.node); err != nil {
-		return nil, err
+	if op.Push != nil {
+		p := t.pushed()
+		defer p.Close()
+		m.Source = p.Under(t.limits(op))
+	} else {
+		source, err := op.source(t.node)
+		if err != nil {
+			return nil, err
+		}
+		source.Limits = t.limits(op)
+		m.Source = source
 	}
 	m.Commit = func() error { return t.commit(ctx) }
 	return m.Run(ctx)
@@ -206,6 +220,9 @@ func (op *importOp) source(n *Node) (client.Source, error) {
 }
 
 func (op *importOp) discard(t *task) error {
+	if r, err := t.node.resource(op.Resource); err == nil && !rooted(r) {
+		return transfer.KillMarked(t.id) // what a killed responder's command left
+	}
 	m, done, err := op.transfer(t)
 	if err != nil {
 		return err

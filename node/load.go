@@ -12,6 +12,7 @@ import (
 
 	"gantry/api"
 	"gantry/internal/atomicfile"
+	"gantry/transfer"
 )
 
 // load reads the table from disk and takes up what is not ended.
@@ -73,6 +74,7 @@ func (n *Node) resume(t *task) error {
 	if f.Ended != nil {
 		close(t.done)
 		t.closeOpened()
+		n.thawEnded(t)
 		if f.Tell != "" {
 			n.runners.Go(func() { n.tell(t) })
 		}
@@ -93,6 +95,9 @@ func (n *Node) resume(t *task) error {
 	}
 	n.running++ // nobody else is here yet
 	op, err := decodeOperation(f.Op, f.Args)
+	if err == nil && f.Publishing == nil {
+		err = n.stillPermitted(f.Caller, op)
+	}
 	if err == nil {
 		err = op.prepare(t)
 	}
@@ -160,6 +165,9 @@ func (n *Node) sweepUntilStopped() {
 
 // sweep gives up what was kept long enough.
 func (n *Node) sweep(now time.Time) error {
+	if err := transfer.SweepKnown(n.folder.known(), now); err != nil {
+		n.log.Warn("removing old records of trees", "err", err)
+	}
 	var endedTasks []*task
 	for _, t := range n.all() {
 		if t.snapshot().Ended != nil {
@@ -172,7 +180,7 @@ func (n *Node) sweep(now time.Time) error {
 	for i, t := range endedTasks { // the youngest first
 		f := t.snapshot()
 		age := now.Sub(f.Ended.Time)
-		if age > n.cfg.Limits.KeepFinal || i >= maxEntries {
+		if (age > n.cfg.Limits.KeepFinal || i >= maxEntries) && f.Frozen == nil {
 			drop = append(drop, t)
 			continue
 		}
@@ -183,20 +191,20 @@ func (n *Node) sweep(now time.Time) error {
 				}
 			}
 		}
-		n.sweepStage(t, age)
+		n.sweepStage(t, now)
 	}
 	return n.drop(drop)
 }
 
 // sweepStage removes the stage of a failed import, and what a crash kept tidy
 // from removing.
-func (n *Node) sweepStage(t *task, age time.Duration) {
+func (n *Node) sweepStage(t *task, now time.Time) {
 	f := t.snapshot()
-	if len(f.Args) == 0 || age < keepStages && keepStage(f.Ended.Outcome) {
+	if len(f.Args) == 0 || now.Sub(f.Ended.Time) < keepStages && keepStage(f.Ended.Outcome) {
 		return
 	}
 	if op, err := decodeOperation(f.Op, f.Args); err == nil {
-		n.tidy(t, op)
+		n.tidy(t, op, now)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 	"gantry/feedback"
 	"gantry/internal/atomicfile"
 	"gantry/internal/serve"
-	"gantry/pki"
+	"gantry/transfer"
 
 	"golang.org/x/time/rate"
 )
@@ -44,9 +44,15 @@ type Node struct {
 	selftest http.Handler
 
 	// state
+	limit      *transfer.Limit            // of the node
+	peerLimits map[string]*transfer.Limit // by node
+
 	folder *folder
+	cache  *transfer.Cache // nil: the folder for it cannot be made
 	budget *feedback.Budget
 	failed chan error // buffered: the first reason why the node cannot go on
+	// reaching is held by each question to a neighbour that somebody asked for.
+	reaching chan struct{}
 
 	work     context.Context // ends with errDraining: tasks stop at a safe point
 	stopWork context.CancelCauseFunc
@@ -54,9 +60,11 @@ type Node struct {
 	stopFeed context.CancelFunc
 	runners  sync.WaitGroup // tasks and what is done in the background
 
+	checking sync.Mutex // held while a resource is tried
+
 	mu       sync.Mutex
 	tasks    map[string]*task          // guarded by mu
-	targets  map[string]string         // guarded by mu; by transfer.Key: the task that writes it
+	targets  map[string]transfer.Claim // guarded by mu; by task: what it writes
 	running  int                       // guarded by mu; tasks accepted and not ended
 	floor    time.Time                 // guarded by mu
 	draining bool                      // guarded by mu
@@ -74,8 +82,12 @@ func New(cfg *config.Node, o Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: o.Log, version: o.Version,
 		budget: feedback.NewBudget(cfg.Limits.JournalPerNode),
-		failed: make(chan error, 1),
-		tasks:  map[string]*task{}, targets: map[string]string{}, clients: map[string]*client.Client{}, crlRates: map[string]*rate.Limiter{},
+		failed: make(chan error, 1), reaching: make(chan struct{}, maxReach),
+		tasks: map[string]*task{}, targets: map[string]transfer.Claim{}, clients: map[string]*client.Client{}, crlRates: map[string]*rate.Limiter{},
+	}
+	n.limit, n.peerLimits = transfer.NewLimit(cfg.Limits.Bandwidth), map[string]*transfer.Limit{}
+	for _, p := range cfg.Peers {
+		n.peerLimits[p.Name] = transfer.NewLimit(p.Bandwidth)
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
@@ -112,6 +124,7 @@ func (n *Node) open() (err error) {
 	if n.shell, err = n.newShell(); err != nil {
 		return errors.Join(err, n.folder.close())
 	}
+	n.openCache()
 	return nil
 }
 
@@ -181,14 +194,14 @@ func (n *Node) Close(ctx context.Context) error {
 	for _, c := range n.clients {
 		c.Close()
 	}
-	return errors.Join(append(errs, n.folder.close())...)
+	return errors.Join(append(errs, n.cache.Close(), n.folder.close())...)
 }
 
 // resource finds a configured resource.
 func (n *Node) resource(name string) (config.Resource, error) {
 	i := slices.IndexFunc(n.cfg.Resources, func(r config.Resource) bool { return r.Name == name })
 	if i < 0 {
-		return config.Resource{}, api.NotFound.Err("there is no such resource")
+		return config.Resource{}, api.NotFound.Err(fmt.Sprintf("this node has no resource %.64q; gantry list shows those that it has", name))
 	}
 	return n.cfg.Resources[i], nil
 }
@@ -196,6 +209,9 @@ func (n *Node) resource(name string) (config.Resource, error) {
 // root opens a resource's folder afresh, so that a file system that was mounted
 // meanwhile is seen.
 func root(r config.Resource) (*os.Root, error) {
+	if !rooted(r) {
+		return nil, api.BadRequest.Err("resource " + r.Name + " is a " + r.Kind + " and has no files")
+	}
 	opened, err := os.OpenRoot(r.Path)
 	if err != nil {
 		return nil, fmt.Errorf("opening resource %s: %w", r.Name, err)
@@ -214,7 +230,7 @@ func (n *Node) peer(name string) (*client.Client, error) {
 	if !ok {
 		return nil, api.NotFound.Err("args.source.node: this node's cluster.toml does not name it")
 	}
-	c := client.New(client.Config{Node: where, TLS: pki.ClientTLS(n.gate.Identity, where.Name, where.Pins), Log: n.log})
+	c := client.New(client.Config{Node: where, TLS: client.TLS(n.gate.Identity, where), Log: n.log})
 	n.clients[name] = c
 	return c, nil
 }

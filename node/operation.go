@@ -7,7 +7,9 @@ import (
 
 	"gantry/access"
 	"gantry/api"
+	"gantry/config"
 	"gantry/internal/serve"
+	"gantry/pki"
 	"gantry/transfer"
 )
 
@@ -53,6 +55,9 @@ func checkFile(f api.File) error {
 	if f.Resource == "" || len(f.Resource) > api.MaxName {
 		return api.BadRequest.Err(fmt.Sprintf("args.resource: a name of 1 to %d bytes is needed", api.MaxName))
 	}
+	if f.Path == "" {
+		return nil // which kinds have that, permit knows
+	}
 	return transfer.CheckName(f.Path)
 }
 
@@ -66,10 +71,30 @@ func (n *Node) permit(caller access.Caller, op operation) error {
 	if err != nil {
 		return err
 	}
+	if op.file().Path == "" && r.Kind == config.KindFiles {
+		return transfer.CheckName("")
+	}
+	if err := n.fits(caller, r, op); err != nil {
+		return err
+	}
 	if op.name() == api.OpImport && !r.Writable {
 		return api.Denied.Err("resource " + r.Name + " is read-only on this node")
 	}
 	return nil
+}
+
+// stillPermitted judges a task again that goes on after a restart: the node may
+// have been started with other grants or resources. That a resource is gone is
+// for the operation to say: who had a task of it knows that there was one.
+func (n *Node) stillPermitted(who string, op operation) error {
+	if _, err := n.resource(op.file().Resource); err != nil {
+		return nil
+	}
+	id, err := pki.ParseURI(who)
+	if err != nil {
+		return err
+	}
+	return n.permit(access.Caller{ID: id}, op)
 }
 
 // authorize judges what a route itself needs. Tasks are judged by their
@@ -105,17 +130,27 @@ func (op *digestOp) run(ctx context.Context, t *task) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Kind == config.KindDevice {
+		digest, size, err := transfer.DigestDevice(ctx, r.Path, r.Live, r.Name, reporter{t})
+		if err != nil {
+			return nil, err
+		}
+		return api.DigestResult{Digest: digest, Size: size}, nil
+	}
 	dir, err := root(r)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
+	if r.Kind == config.KindTree && !isFile(dir, op.Path) {
+		return op.tree(ctx, t, r, dir)
+	}
 	f, err := transfer.OpenFile(dir, op.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	digest, size, err := transfer.Digest(ctx, f, op.Path, reporter{t})
+	digest, size, err := t.node.cache.Digest(ctx, f, op.Path, reporter{t}, op.Full)
 	if err != nil {
 		return nil, err
 	}

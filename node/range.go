@@ -22,10 +22,14 @@ type span struct {
 // bytes. No header, or a unit other than bytes, means the whole file. What the
 // RFC lets a server ignore (malformed, reversed) is refused here, as are
 // several ranges: a client that asked for a part and got the whole would write
-// it at the wrong place.
+// it at the wrong place. A size of -1 is not known yet: then only a range with
+// both ends has a meaning, and whoever reads the content knows how much there is.
 func parseRange(header string, size int64) (span, error) {
 	whole := span{0, size, false}
 	unit, spec, ok := strings.Cut(header, "=")
+	if header == "" && size < 0 {
+		return span{}, badRange("the size is not known yet: ask for a range")
+	}
 	if header == "" || ok && !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
 		return whole, nil
 	}
@@ -38,6 +42,9 @@ func parseRange(header string, size int64) (span, error) {
 	first, last, ok := strings.Cut(strings.TrimSpace(spec), "-")
 	if !ok {
 		return span{}, badRange("the Range header is malformed")
+	}
+	if size < 0 && (first == "" || last == "") {
+		return span{}, badRange("the size is not known yet: the range needs both ends")
 	}
 	if first == "" {
 		return suffix(last, size)
@@ -54,9 +61,11 @@ func parseRange(header string, size int64) (span, error) {
 		if to < from {
 			return span{}, badRange("the range is reversed")
 		}
-		to = min(to, size-1)
+		if size >= 0 {
+			to = min(to, size-1)
+		}
 	}
-	if from >= size {
+	if size >= 0 && from >= size {
 		return span{}, badRange(fmt.Sprintf("the range begins beyond the end, at %d of %d bytes", from, size))
 	}
 	return span{from, to - from + 1, true}, nil
@@ -95,6 +104,10 @@ func (s span) header(h http.Header, size int64) (status int) {
 	if !s.partial {
 		return http.StatusOK
 	}
-	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", s.off, s.off+s.length-1, size))
+	whole := "*"
+	if size >= 0 {
+		whole = strconv.FormatInt(size, 10)
+	}
+	h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%s", s.off, s.off+s.length-1, whole))
 	return http.StatusPartialContent
 }

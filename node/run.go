@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"gantry/config"
 	"gantry/fastcgi"
+	"gantry/internal/daemon"
 )
 
 // Run serves the node until ctx ends and everything has stopped; then it
@@ -26,11 +25,14 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := setIOPriority(cfg.Limits.IOPriority); err != nil {
+		return err
+	}
 	n, err := New(cfg, o)
 	if err != nil {
 		return err
 	}
-	l, err := listen(cfg.Socket)
+	l, err := daemon.Listen("fcgi-app", cfg.Socket, cfg.From)
 	if err != nil {
 		return errors.Join(err, n.Close(ctx))
 	}
@@ -47,6 +49,8 @@ func (n *Node) Serve(ctx context.Context, l net.Listener) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
+	notify := daemon.Ready(n.log)
+	defer notify.Stop()
 	n.log.Info("node serves", "node", n.cfg.Name, "socket", l.Addr().String(), "version", n.version)
 	var err error
 	select {
@@ -56,6 +60,7 @@ func (n *Node) Serve(ctx context.Context, l net.Listener) error {
 	case err = <-served:
 		served <- fastcgi.ErrServerClosed
 	}
+	notify.Stopping()
 	return errors.Join(err, n.stop(srv, served))
 }
 
@@ -81,53 +86,3 @@ func (n *Node) stop(srv *fastcgi.Server, served <-chan error) error {
 // closeTime is longer than a slow disk's fsync, and short enough for a
 // supervisor's patience (systemd: 90 s) on top of the drain.
 const closeTime = 20 * time.Second
-
-// listen makes the socket, in a folder that the front's group may enter. A
-// socket that somebody still listens on is left alone.
-func listen(path string) (net.Listener, error) {
-	dir := filepath.Dir(path)
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		// setgid: the socket gets the folder's group, which should be the front's.
-		if err := errors.Join(os.MkdirAll(dir, 0o750), os.Chmod(dir, 0o750|os.ModeSetgid)); err != nil {
-			return nil, fmt.Errorf("making the socket's folder: %w", err)
-		}
-	}
-	if err := removeStale(path); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listening on the socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		l.Close()
-		return nil, fmt.Errorf("opening the socket to the front: %w", err)
-	}
-	return l, nil
-}
-
-// removeStale removes a socket that a killed responder left.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("looking for the socket: %w", err)
-	}
-	if info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("%s is there and is no socket; remove it or name another", path)
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		c.Close()
-		return fmt.Errorf("another program listens on %s; stop that one first", path)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("looking whether somebody listens on the socket: %w", err)
-	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("removing a stale socket: %w", err)
-	}
-	return nil
-}

@@ -19,6 +19,7 @@ import (
 func (n *Node) launch(t *task, op operation) {
 	ctx, cancel := context.WithCancelCause(n.work)
 	t.touch()
+	t.bind(op)
 	t.mu.Lock()
 	t.cancel = cancel
 	if t.file.Cancelled && t.file.Publishing == nil {
@@ -175,6 +176,13 @@ func (n *Node) end(t *task, op operation, value any, err error) {
 		}
 	}
 	if wire != nil {
+		if _, imports := op.(*importOp); imports && wire.Retryable && transfer.CommandBegun(t.work()) {
+			// What the command did with its input nobody can take back: whether it is
+			// to be done again is for people to say.
+			again := *wire
+			again.Retryable = false
+			wire = &again
+		}
 		if ferr := t.feed.Finish(nil, wire); ferr != nil {
 			n.broken(ferr)
 			return
@@ -187,7 +195,10 @@ func (n *Node) end(t *task, op operation, value any, err error) {
 		n.broken(err)
 		return
 	}
-	n.tidy(t, op)
+	if op, ok := op.(*importOp); ok {
+		op.clean(t)
+	}
+	n.tidy(t, op, time.Now())
 }
 
 // markEnded brings the task's file in step with the final in its feed. It is
@@ -196,8 +207,8 @@ func (n *Node) markEnded(t *task) error {
 	final, _ := t.feed.Final()
 	outcome := api.OutcomeOf(&final)
 	err := t.change("node.end", func(f *taskFile) {
-		f.Ended = &ended{Time: final.Time, Outcome: outcome, Last: t.feed.Last()}
-		if f.Op == api.OpImport && outcome == api.Done {
+		f.Ended = &ended{Time: final.Time, Outcome: outcome, Last: t.feed.Last(), Incomplete: isIncomplete(final)}
+		if f.Op == api.OpImport && (outcome == api.Done || isIncomplete(final)) && f.Pusher == nil {
 			f.Tell = digestOf(final)
 		}
 	})
@@ -207,6 +218,7 @@ func (n *Node) markEnded(t *task) error {
 	n.mu.Lock()
 	n.freeTarget(t)
 	n.mu.Unlock()
+	n.thawEnded(t)
 	if t.snapshot().Tell != "" {
 		n.runners.Go(func() { n.tell(t) })
 	}
@@ -215,20 +227,33 @@ func (n *Node) markEnded(t *task) error {
 
 func digestOf(final feedback.Record) string {
 	var result api.ImportResult
-	body, ok := final.Body.(*feedback.Result)
-	if !ok || api.DecodeBytes(body.Value, &result) != nil {
+	var value []byte
+	switch body := final.Body.(type) {
+	case *feedback.Result:
+		value = body.Value
+	case *feedback.Error:
+		value = body.Detail
+	}
+	if api.DecodeBytes(value, &result) != nil {
 		return ""
 	}
 	return result.Digest
+}
+
+// isIncomplete says that an import failed and published all the same: a tree of
+// which parts are missing. Its source is told, and its stage is of no use.
+func isIncomplete(final feedback.Record) bool {
+	body, ok := final.Body.(*feedback.Error)
+	return ok && body.Code == api.Incomplete.Name
 }
 
 // keepStage says for which outcomes a stage is kept for a later task's resume.
 func keepStage(o api.Outcome) bool { return o == api.Failed }
 
 // tidy removes what an ended task needs no more.
-func (n *Node) tidy(t *task, op operation) {
+func (n *Node) tidy(t *task, op operation, now time.Time) {
 	f := t.snapshot()
-	if keepStage(f.Ended.Outcome) && f.Op == api.OpImport && time.Since(f.Ended.Time) < keepStages {
+	if keepStage(f.Ended.Outcome) && !f.Ended.Incomplete && f.Op == api.OpImport && now.Sub(f.Ended.Time) < keepStages {
 		return
 	}
 	if !n.clear(t, op) || f.Tell != "" {

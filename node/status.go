@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gantry/api"
+	"gantry/config"
 	"gantry/internal/serve"
 	"gantry/transfer"
 
@@ -67,8 +68,13 @@ func (n *Node) serveResources(w http.ResponseWriter, r *http.Request) error {
 		}
 		out := api.Resource{Name: name, Kind: res.Kind, Writable: res.Writable, May: n.gate.Policy.RightsOn(caller, name)}
 		var st unix.Statfs_t
-		if err := unix.Statfs(res.Path, &st); err == nil {
+		switch {
+		case rooted(res) && unix.Statfs(res.Path, &st) == nil:
 			out.Free, out.Size = int64(st.Bavail)*st.Bsize, int64(st.Blocks)*st.Bsize
+		case res.Kind == config.KindDevice:
+			if size, err := transfer.DeviceSize(res.Path); err == nil {
+				out.Size = size
+			}
 		}
 		reply.Resources = append(reply.Resources, out)
 	}

@@ -12,6 +12,7 @@ import (
 	"gantry/api"
 	"gantry/feedback"
 	"gantry/internal/atomicfile"
+	"gantry/transfer"
 )
 
 // start accepts a task, or attaches to the one that has its id.
@@ -99,6 +100,9 @@ func (n *Node) accept(t *task, caller access.Caller, req *api.TaskRequest) error
 	}
 	if export, ok := op.(*exportOp); ok {
 		f.Reader = export.Reader
+	}
+	if im, ok := op.(*importOp); ok {
+		f.Pusher = im.Push
 	}
 	if err := n.store(t, f); err != nil {
 		return errors.Join(err, os.RemoveAll(t.dir))
@@ -203,10 +207,10 @@ func (n *Node) lookup(id string) (*task, bool) {
 
 // claimTarget makes t the one writer of the target. A writer whose final was
 // shown already is waited for: it only tidies up.
-func (n *Node) claimTarget(t *task, key string) error {
+func (n *Node) claimTarget(t *task, claim transfer.Claim) error {
 	var waited *task
 	for {
-		other := n.tryTarget(t, key)
+		other := n.tryTarget(t, claim)
 		if other == nil {
 			return nil
 		}
@@ -224,14 +228,17 @@ func (n *Node) claimTarget(t *task, key string) error {
 	}
 }
 
-// tryTarget returns nil, or the task that has the target.
-func (n *Node) tryTarget(t *task, key string) *task {
+// tryTarget returns nil, or the task that has the target, something in it, or
+// what it lies in.
+func (n *Node) tryTarget(t *task, claim transfer.Claim) *task {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if other := n.tasks[n.targets[key]]; other != nil && other != t {
-		return other
+	for id, has := range n.targets {
+		if other := n.tasks[id]; other != nil && other != t && has.Overlaps(claim) {
+			return other
+		}
 	}
-	n.targets[key], t.key = t.id, key
+	n.targets[t.id] = claim
 	return nil
 }
 
@@ -246,8 +253,4 @@ func (t *task) hasFinal() bool {
 }
 
 // freeTarget needs n.mu.
-func (n *Node) freeTarget(t *task) {
-	if t.key != "" && n.targets[t.key] == t.id {
-		delete(n.targets, t.key)
-	}
-}
+func (n *Node) freeTarget(t *task) { delete(n.targets, t.id) }

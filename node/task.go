@@ -10,6 +10,7 @@ import (
 	"gantry/api"
 	"gantry/feedback"
 	"gantry/internal/atomicfile"
+	"gantry/transfer"
 )
 
 // taskFile is task.json. It holds the ticket of an import's source, so it is
@@ -27,6 +28,8 @@ type taskFile struct {
 	File       api.File `json:"file"`
 	// Reader of an export.
 	Reader *api.Reader `json:"reader,omitzero"`
+	// Pusher of an import that is pushed.
+	Pusher *api.Pusher `json:"pusher,omitzero"`
 
 	Created time.Time `json:"created"`
 	Start   int       `json:"start"`
@@ -37,6 +40,10 @@ type taskFile struct {
 	Ended      *ended          `json:"ended,omitzero"`
 	// Tell is the digest that the source has not confirmed yet.
 	Tell string `json:"tell,omitzero"`
+	// Limit of a PUT in bytes per second, which replaces the one of Args.
+	Limit *int64 `json:"limit,omitzero"`
+	// Frozen: what an export made to read from and has not released yet.
+	Frozen *frozen `json:"frozen,omitzero"`
 	// Reduced: of the feed only the final is left.
 	Reduced bool `json:"reduced,omitzero"`
 }
@@ -45,6 +52,8 @@ type ended struct {
 	Time    time.Time   `json:"time"`
 	Outcome api.Outcome `json:"outcome"`
 	Last    int64       `json:"last"`
+	// Incomplete: the import failed with that code, so it published.
+	Incomplete bool `json:"incomplete,omitzero"`
 }
 
 // A task is one entry of the table.
@@ -61,8 +70,9 @@ type task struct {
 	done   chan struct{} // closed when its runner has returned
 	opened chan struct{} // of an export: closed when export is set, or will never be
 
-	openOnce sync.Once    // closes opened
-	last     atomic.Int64 // when something moved last, Unix nanoseconds
+	openOnce sync.Once      // closes opened
+	limit    transfer.Limit // bandwidth of the task alone
+	last     atomic.Int64   // when something moved last, Unix nanoseconds
 
 	// guarded by mu
 	mu        sync.Mutex
@@ -72,7 +82,7 @@ type task struct {
 	cancel    context.CancelCauseFunc
 	committed bool
 	export    *exporter
-	key       string // of the target it writes
+	push      *transfer.Pushed
 }
 
 func (n *Node) newTask(id, hash, who string) *task {

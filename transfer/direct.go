@@ -15,11 +15,11 @@ import (
 // do buffers of their size, in practice; it is looked at all the same.
 const directAlign = 4096
 
-// openDirect opens the stage once more, for writes past the page cache: they
+// openDirect opens a file once more, to read or write past the page cache: writes
 // cost a third of the time, and do not push the machine's other files out of
 // memory. Nil where the file system cannot, or /proc is not there.
-func openDirect(f *os.File) *os.File {
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+func openDirect(f *os.File, how int) *os.File {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), how|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
@@ -36,6 +36,8 @@ func (s *stage) writeAt(buf []byte, off int64) (direct bool, err error) {
 		}
 		s.indirect.Store(true) // the file system wants more than we know of
 	}
+	s.through.Lock()
+	defer s.through.Unlock()
 	_, err = s.f.WriteAt(buf, off)
 	return false, err
 }

@@ -11,7 +11,7 @@
 //
 //	x, err := transfer.OpenExport(root, "vm1.img", taskDir)
 //	defer x.Close()
-//	err = x.Window(ctx, from, 64, w)        // NDJSON, see the Manifest section
+//	err = x.Window(ctx, from, 64, 0, w)      // NDJSON, see the Manifest section
 //	rc, err := x.Content(ctx, off, length)  // the bytes
 //
 // The importing side:
@@ -62,9 +62,13 @@
 // (they differ by offset) and count in the digest. An empty file has one piece
 // of length 0.
 //
+// The manifest of a tree has numbered lines of its own kinds; docs/protocol.md shows them.
+// [OpenTree] exports a directory, [ReadTreeWindow] reads and judges what came of it,
+// [TreeCursor] carries from window to window, [TreeHash] is the digest.
+//
 // # What it is not
 //
 // It knows nothing of HTTP, tasks or rights: a [Source] delivers the bytes, and
-// one writer per target is the caller's business (see [Key]). It copies no
-// trees, devices or attributes other than the modification time.
+// one writer per target is the caller's business (see [ClaimOf]). It copies no
+// attributes of a file other than the modification time; those of a tree are in its manifest.
 package transfer

@@ -82,7 +82,7 @@ func refusal(err error) error {
 		return nil
 	}
 	switch e.Code {
-	case api.Draining.Name, api.TooMany.Name, api.Internal.Name, api.PeerLost.Name:
+	case api.Draining.Name, api.TooMany.Name, api.NotReady.Name, api.Internal.Name, api.PeerLost.Name:
 		return nil
 	}
 	return err

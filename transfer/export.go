@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gantry/api"
+	"gantry/feedback"
 	"gantry/internal/atomicfile"
 )
 
@@ -34,6 +35,10 @@ type exported struct {
 	MTime time.Time `json:"mtime"`
 	CTime time.Time `json:"ctime"`
 	Size  int64     `json:"size"`
+	// Settled says that the file was written last so long before it was opened
+	// that no later write can leave its times as they are.
+	Settled bool `json:"settled,omitzero"`
+	Carried bool `json:"carried,omitzero"` // the values are those of an earlier task
 }
 
 // Export is a regular file held open for reading. Its methods may be called
@@ -41,13 +46,19 @@ type exported struct {
 // pieces share it.
 type Export struct {
 	src   *source
-	root  *os.Root
+	root  *os.Root // nil of a device
 	name  string
 	spool *slots
-	item  Counter
-	stop  context.CancelFunc
-	ctx   context.Context // ends at Close
-	work  sync.WaitGroup  // the hashing
+	// recheck hashes again what an earlier run has spooled: nothing else tells
+	// whether the source is still in the same state.
+	recheck bool
+	item    Counter
+	more    ExportOptions
+	log     Reporter
+	was     exported // when it was first opened
+	stop    context.CancelFunc
+	ctx     context.Context // ends at Close
+	work    sync.WaitGroup  // the hashing
 
 	mu      sync.Mutex
 	hashed  int64 // pieces before it are in the spool
@@ -65,43 +76,75 @@ type Export struct {
 // file must still be in the same state. Codes: those of [OpenFile],
 // source_changed.
 func OpenExport(root *os.Root, name, dir string, r Reporter) (*Export, error) {
+	return ExportOptions{}.Open(root, name, dir, r)
+}
+
+// ExportOptions are what an export may do beside reading; the zero value is
+// [OpenExport].
+type ExportOptions struct {
+	Cache *Cache // keeps the values; nil: none
+	// TrustMTime believes the cache's values instead of reading the file, when
+	// its state is the one that they were recorded in.
+	TrustMTime bool
+}
+
+// Open is [OpenExport] with options.
+func (o ExportOptions) Open(root *os.Root, name, dir string, r Reporter) (*Export, error) {
 	f, err := OpenFile(root, name)
 	if err != nil {
 		return nil, err
 	}
-	x := &Export{root: root, name: name, news: make(chan struct{})}
-	x.src, err = newSource(f)
-	if err == nil && x.src.id.size > MaxSize {
-		err = fail(api.NotRegular, nil, "%q has %d bytes, more than %d", name, x.src.id.size, int64(MaxSize))
-	}
-	if err == nil {
-		err = x.open(dir)
+	src, err := newSource(f)
+	if err == nil && src.id.size > MaxSize {
+		err = fail(api.NotRegular, nil, "%q has %d bytes, more than %d", name, src.id.size, int64(MaxSize))
 	}
 	if err != nil {
 		f.Close()
+		return nil, err
+	}
+	return newExport(&Export{root: root, name: name, src: src, more: o}, dir, r)
+}
+
+// newExport begins or takes up the export of x.src, which it closes if it cannot.
+func newExport(x *Export, dir string, r Reporter) (*Export, error) {
+	x.news, x.log = make(chan struct{}), r
+	if err := x.open(dir); err != nil {
+		x.src.f.Close()
 		if x.spool != nil {
 			x.spool.close()
 		}
-		return nil, local(err, "opening the export of %q", name)
+		return nil, local(err, "opening the export of %q", x.name)
 	}
 	x.ctx, x.stop = context.WithCancel(context.Background())
-	x.item = r.Progress(name, "hash", "bytes", x.src.id.size)
+	x.item = r.Progress(x.name, "hash", "bytes", x.src.id.size)
 	x.item.Add(min(x.hashed*PieceSize, x.src.id.size))
+	x.item.Explain(x.why)
 	return x, nil
 }
 
 // open compares the source with an earlier run and takes over its spool, or
 // records the source.
 func (x *Export) open(dir string) error {
+	if x.src.device {
+		// No time of a device says when it was written. This one stays the same
+		// for the whole export.
+		x.src.id.mtime = time.Now().UTC().Round(0)
+	}
 	id := x.src.id
 	now := exported{V: exportVersion, Dev: id.dev, Ino: id.ino, Btime: id.btime, MTime: id.mtime, CTime: id.ctime, Size: id.size}
+	now.Settled = x.more.Cache.settled(id.mtime, id.ctime)
 	path := filepath.Join(dir, exportRecord)
 	data, err := os.ReadFile(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !fresh {
 		return fmt.Errorf("reading the record of the source: %w", err)
 	}
+	var known *slots
 	if fresh {
+		if known = x.known(); known != nil {
+			defer known.close()
+			now.Carried = true
+		}
 		// The spool first: a record without its spool is sound, a spool without
 		// its record is not.
 		if err := os.Remove(filepath.Join(dir, exportSpool)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -114,8 +157,11 @@ func (x *Export) open(dir string) error {
 			return err
 		}
 	}
-	if x.spool, err = openSlots(filepath.Join(dir, exportSpool)); err != nil || fresh {
+	if x.spool, err = openSlots(filepath.Join(dir, exportSpool)); err != nil {
 		return err
+	}
+	if x.was = now; fresh {
+		return x.believe(known)
 	}
 	var old exported
 	if err := json.Unmarshal(data, &old); err != nil {
@@ -123,6 +169,13 @@ func (x *Export) open(dir string) error {
 	}
 	if old.V != exportVersion {
 		return fmt.Errorf("record of the source has version %d, this program knows %d", old.V, exportVersion)
+	}
+	x.was = old
+	if x.src.device {
+		if err := x.sameDevice(old); err != nil || x.recheck {
+			return err
+		}
+		return x.load()
 	}
 	was := identity{dev: old.Dev, ino: old.Ino, btime: old.Btime, mtime: old.MTime, ctime: old.CTime, size: old.Size}
 	if was.ino == id.ino && was.btime.Equal(id.btime) {
@@ -144,6 +197,51 @@ func (x *Export) load() error {
 		x.took(v)
 	}
 	return nil
+}
+
+// known returns the values that the cache has of the file, if they are to be
+// believed.
+func (x *Export) known() *slots {
+	if !x.more.TrustMTime {
+		return nil
+	}
+	return x.more.Cache.lookup(x.src.id)
+}
+
+// believe fills the spool with the values of an earlier task.
+func (x *Export) believe(known *slots) error {
+	if known == nil {
+		return nil
+	}
+	for n := range x.src.pieces() {
+		v, state, err := known.get(n)
+		if err == nil && state != slotUnknown {
+			err = x.spool.put(n, v, state)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return x.load()
+}
+
+// remember gives the cache what was hashed, once all of it is.
+func (x *Export) remember() {
+	if x.Digest() == "" || x.was.Carried || !x.was.Settled {
+		return
+	}
+	if err := x.more.Cache.record(x.src.id, x.spool.get); err != nil {
+		x.log.Log("warn", x.name, "the values are not kept for later: "+err.Error())
+	}
+}
+
+// Carried is how many bytes were not read because the cache's values were
+// believed.
+func (x *Export) Carried() int64 {
+	if !x.was.Carried {
+		return 0
+	}
+	return x.src.id.size
 }
 
 // took counts the next piece. mu is held, or nobody else knows x yet.
@@ -171,7 +269,7 @@ func (x *Export) Check() error {
 	if err := x.failed(); err != nil {
 		return err
 	}
-	if err := x.src.check(); err != nil {
+	if err := x.src.check(); err != nil || x.src.device {
 		return err
 	}
 	d, base, err := openParent(x.root, x.name)
@@ -226,12 +324,16 @@ func (x *Export) ask(to int64) {
 
 // advance hashes up to want.
 func (x *Export) advance() {
-	sc := scanner{src: x.src}
+	sc := scanner{src: x.src, cache: x.more.Cache}
+	defer x.remember()
 	for n, more := x.due(); more; n, more = x.due() {
 		v, zero, err := sc.piece(x.ctx, n)
 		state := slotData
 		if zero {
 			state = slotZero
+		}
+		if err == nil {
+			err = x.rechecked(n, v)
 		}
 		if err == nil {
 			err = x.spool.put(n, v, state)
@@ -248,6 +350,28 @@ func (x *Export) advance() {
 			x.item.Add(PieceLen(n, x.src.id.size))
 		}
 	}
+}
+
+// why says what the hashing waits for.
+func (x *Export) why() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.running {
+		return feedback.WhyDisk
+	}
+	return feedback.WhyReader
+}
+
+// rechecked compares a value with the one of an earlier run.
+func (x *Export) rechecked(n int64, v Value) error {
+	if !x.recheck {
+		return nil
+	}
+	old, state, err := x.spool.get(n)
+	if err == nil && state != slotUnknown && old != v {
+		err = fail(api.SourceChanged, nil, "piece %d of the source reads otherwise than before the restart", n)
+	}
+	return err
 }
 
 // due returns the next piece to hash; without one the hashing has ended.
@@ -310,44 +434,6 @@ func (x *Export) Content(ctx context.Context, off, length int64) (io.ReadCloser,
 	}
 	return &content{ctx: ctx, x: x, off: off, end: off + length}, nil
 }
-
-// content reads a range; the state of the source is looked at once per piece.
-type content struct {
-	ctx          context.Context
-	x            *Export
-	off, end     int64
-	sinceChecked int64
-}
-
-// Read reads at most what is left of the range.
-func (c *content) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	if c.off >= c.end {
-		return 0, io.EOF
-	}
-	p = p[:min(int64(len(p)), c.end-c.off)]
-	n, err := c.x.src.f.ReadAt(p, c.off)
-	c.off += int64(n)
-	c.sinceChecked += int64(n)
-	if c.off >= c.end || c.sinceChecked >= PieceSize || err != nil {
-		c.sinceChecked = 0
-		if err := c.x.src.check(); err != nil {
-			return 0, c.x.broken(err)
-		}
-	}
-	if errors.Is(err, io.EOF) && c.off >= c.end {
-		err = nil
-	}
-	if err != nil {
-		return n, local(err, "reading the source")
-	}
-	return n, nil
-}
-
-// Close does nothing: the file belongs to the export.
-func (c *content) Close() error { return nil }
 
 // Close ends hashing, waits for it and releases the file. The spool stays.
 func (x *Export) Close() error {

@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"gantry/api"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Backoff after a broken connection: doubling from the first to the last, of
@@ -33,13 +37,28 @@ type puller struct {
 	winIdle  time.Duration
 	bodyIdle time.Duration
 
+	have string       // digest of the lines that are here, for the first request
+	held *heldWindow  // the reply that kind looked at, for windows
+	done func() int64 // of a stream: the pieces before it are durable here
+
+	pace                 pace
 	attempts, cuts, wire atomic.Int64
 	good                 atomic.Int64 // when something proved or parsed came last, ns since born
 	born                 time.Time
+	counter              Counter
+	waits                waits
 }
 
 func (p *puller) init(m *Import, r Reporter) {
 	p.source, p.report, p.item, p.born = m.Source, r, m.Name, time.Now()
+	p.done = func() int64 { return 0 }
+	p.counter = silentCounter{}
+	if l, ok := m.Source.(interface{ Rate() int64 }); ok {
+		p.waits.limit = l.Rate
+	}
+	if l, ok := m.Source.(interface{ Alone() bool }); ok {
+		p.waits.alone = l.Alone
+	}
 	or := func(d, standard time.Duration) time.Duration {
 		if d > 0 {
 			return d
@@ -85,7 +104,11 @@ func (p *puller) retry(ctx context.Context, what string, try func() (further boo
 		}
 		d := wait/2 + rand.N(wait/2+1)
 		p.report.Log("warn", p.item, fmt.Sprintf("%s: connection lost (%.200s), retry in %s", what, err, d.Round(time.Millisecond)))
-		if err := sleep(ctx, d); err != nil {
+		p.waits.again.Store(time.Now().Add(d).UnixNano())
+		done := while(&p.waits.retry)
+		err = sleep(ctx, d)
+		done()
+		if err != nil {
 			return err
 		}
 		wait = min(2*wait, p.maxWait)
@@ -143,91 +166,84 @@ func (w *watched) Close() error {
 	return w.ReadCloser.Close()
 }
 
-// windows reads the whole manifest, window by window, and hands each entry on
-// once, in order. Before each window it calls due, if set. It returns the digest
-// that the source states.
-func (p *puller) windows(ctx context.Context, due func(next int64) error, emit func(File, Entry) error) (digest string, err error) {
-	var first *File
-	var next int64
-	for digest == "" {
-		if due != nil {
-			if err := due(next); err != nil {
-				return "", err
-			}
-		}
-		err := p.retry(ctx, "manifest", func() (bool, error) {
-			start := next
-			if first != nil && start == Pieces(first.Size) {
-				start-- // only the last line was cut off: one entry is heard twice
-			}
-			rc, err := watch(ctx, p.winIdle, func(ctx context.Context) (io.ReadCloser, error) { return p.source.Window(ctx, start, windowPieces) })
-			if err != nil {
-				return false, err
-			}
-			defer rc.Close()
-			w, err := ReadWindow(rc, start, windowPieces, func(f File, e Entry) error {
-				if first == nil {
-					first = &f
-				} else if f.Size != first.Size || !f.MTime.Equal(first.MTime) {
-					return fail(api.SourceChanged, nil, "the manifest is now of a file of %d bytes of %s", f.Size, f.MTime.Format(timeFormat))
-				}
-				if e.N < next {
-					return nil
-				}
-				p.progress()
-				next = e.N + e.Count
-				return emit(f, e)
-			})
-			digest = w.Digest
-			return next > start, err
-		})
+// kind asks for the first window and returns of which kind its first line is;
+// windows goes on with the same reply. What is no line is left to windows, too.
+func (p *puller) kind(ctx context.Context) (kind string, err error) {
+	err = p.retry(ctx, "manifest", func() (bool, error) {
+		rc, err := p.ask(ctx, 0)
 		if err != nil {
-			return "", err
+			return false, err
 		}
+		br := bufio.NewReaderSize(rc, maxTreeLine) // a tree's header with rules is longer than a line of a file
+		for beats := 0; ; {
+			raw, rerr := br.ReadSlice('\n')
+			var l struct {
+				Kind string `json:"kind"`
+			}
+			if rerr == nil && json.Unmarshal(raw, &l) == nil && l.Kind == kindBeat && beats < maxBeats {
+				beats++
+				continue
+			}
+			kind = l.Kind
+			p.held = &heldWindow{w: rc, r: io.MultiReader(bytes.NewReader(bytes.Clone(raw)), errReader{rerr}, br)}
+			return true, nil
+		}
+	})
+	return kind, err
+}
+
+// errReader repeats the error with which a line ended, if there was one.
+type errReader struct{ err error }
+
+// Read never has bytes.
+func (e errReader) Read([]byte) (int, error) {
+	if e.err == nil || errors.Is(e.err, bufio.ErrBufferFull) {
+		return 0, io.EOF
 	}
-	return digest, nil
+	return 0, e.err
 }
 
 // A fetcher fetches pieces into a buffer of its own, one at a time.
 type fetcher struct {
 	*puller
-	size int64
-	buf  []byte
-	h    pieceHasher
+	buf   []byte
+	h     pieceHasher
+	parts partHasher
 }
 
 // fetch brings neighbouring pieces in one request, or in more when that breaks,
 // and hands each to keep once it is proved. keep must not hold on to the bytes;
 // its errors have codes.
-func (f *fetcher) fetch(ctx context.Context, pieces []Entry, keep func(Entry, []byte) error) error {
+func (f *fetcher) fetch(ctx context.Context, pieces []part, keep func(part, []byte) error) error {
 	wrong := 0
 	var got [maxWrong]Value
 	return f.retry(ctx, "content", func() (further bool, err error) {
-		off := pieces[0].N * PieceSize
-		end := min(f.size, (pieces[len(pieces)-1].N+1)*PieceSize)
+		first, last := pieces[0], pieces[len(pieces)-1]
+		off, end := first.off(), last.off()+last.len()
 		f.attempts.Add(1)
-		body, err := watch(ctx, f.bodyIdle, func(ctx context.Context) (io.ReadCloser, error) { return f.source.Content(ctx, off, end-off) })
+		defer while(&f.waits.content)()
+		body, err := f.content(ctx, Range{off, end - off})
 		if err != nil {
 			return false, err
 		}
 		defer body.Close()
 		for len(pieces) > 0 {
-			e := pieces[0]
-			v, err := f.land(body, e.N)
+			p := pieces[0]
+			v, err := f.land(body, p)
 			if err != nil {
 				return further, err
 			}
-			if v != e.Value {
+			if v != p.Value {
 				got[wrong] = v
 				if wrong++; wrong == maxWrong {
-					return further, f.judge(ctx, e, got)
+					return further, f.judge(ctx, p, got)
 				}
-				f.report.Log("warn", f.item, fmt.Sprintf("piece %d arrived with other content than the source hashed, nothing of it is kept, asking again", e.N))
+				f.report.Log("warn", f.item, fmt.Sprintf("piece %d arrived with other content than the source hashed, nothing of it is kept, asking again", p.N))
 				return further, errWrong
 			}
 			f.progress()
 			further, wrong = true, 0
-			if err := keep(e, f.buf[:PieceLen(e.N, f.size)]); err != nil {
+			if err := keep(p, f.buf[:p.len()]); err != nil {
 				return further, err
 			}
 			pieces = pieces[1:]
@@ -236,14 +252,37 @@ func (f *fetcher) fetch(ctx context.Context, pieces []Entry, keep func(Entry, []
 	})
 }
 
-// land reads piece n into the buffer and hashes it while it comes.
-func (f *fetcher) land(body io.Reader, n int64) (Value, error) {
-	buf := f.buf[:PieceLen(n, f.size)]
-	f.h.reset(n, Pieces(f.size) == 1)
+// content asks for a range, packed where that is worth while.
+func (f *fetcher) content(ctx context.Context, r Range) (io.ReadCloser, error) {
+	if !f.pace.slow() {
+		body, err := watch(ctx, f.bodyIdle, func(ctx context.Context) (io.ReadCloser, error) { return f.source.Content(ctx, r.At, r.Len) })
+		if err != nil {
+			return nil, err
+		}
+		return readCloser{counted{counted{body, &f.wire}, &f.pace.plain}, body}, nil
+	}
+	ranges := []Range{r}
+	body, err := watch(ctx, f.bodyIdle, func(ctx context.Context) (io.ReadCloser, error) { return f.source.Frames(ctx, ranges, true) })
+	if err != nil {
+		return nil, err
+	}
+	plain := NewFrameReader(counted{counted{body, &f.wire}, &f.pace.packed}, ranges)
+	return readCloser{counted{plain, &f.pace.stood}, body}, nil
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+// land reads a piece into the buffer and hashes it while it comes.
+func (f *fetcher) land(body io.Reader, p part) (Value, error) {
+	buf := f.buf[:p.len()]
+	f.h.reset(p.N, p.whole())
 	for at := 0; at < len(buf); {
 		k, err := body.Read(buf[at:min(at+readSize, len(buf))])
 		at += k
-		f.wire.Add(int64(k))
+		f.counter.Came(int64(k))
 		f.h.land(buf, at)
 		if err != nil && at < len(buf) {
 			if errors.Is(err, io.EOF) {
@@ -256,7 +295,7 @@ func (f *fetcher) land(body io.Reader, n int64) (Value, error) {
 }
 
 // judge names the guilty side for a piece that stays wrong.
-func (f *fetcher) judge(ctx context.Context, e Entry, got [maxWrong]Value) error {
+func (f *fetcher) judge(ctx context.Context, e part, got [maxWrong]Value) error {
 	f.report.Log("warn", f.item, fmt.Sprintf("piece %d arrived wrong %d times, the source is to read it again", e.N, maxWrong))
 	var again Value
 	err := f.retry(ctx, "reading again", func() (bool, error) {
@@ -266,11 +305,11 @@ func (f *fetcher) judge(ctx context.Context, e Entry, got [maxWrong]Value) error
 		}
 		defer rc.Close()
 		_, err = ReadWindow(rc, e.N, 1, func(file File, x Entry) error {
-			if file.Size != f.size {
-				return fail(api.SourceChanged, nil, "the source has now %d bytes instead of %d", file.Size, f.size)
+			if file.Size != e.size {
+				return fail(api.SourceChanged, nil, "the source has now %d bytes instead of %d", file.Size, e.size)
 			}
 			if again = x.Value; x.Zero {
-				again = ZeroValue(e.N, PieceLen(e.N, f.size), Pieces(f.size) == 1)
+				again = ZeroValue(e.N, e.len(), e.whole())
 			}
 			return nil
 		})

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"time"
@@ -17,13 +16,18 @@ import (
 // peer_unreachable); every other error is a broken connection and the request is
 // made again. Nothing that a Source delivers is trusted.
 type Source interface {
-	// Window returns the lines of [Export.Window].
-	Window(ctx context.Context, from, n int64) (io.ReadCloser, error)
+	// Window returns the lines of [Exporter.Window].
+	Window(ctx context.Context, from, n, done int64) (io.ReadCloser, error)
 	// Content returns the bytes from off to off+length; whatever follows them is
 	// not read.
 	Content(ctx context.Context, off, length int64) (io.ReadCloser, error)
-	// Rehash returns the lines of [Export.Rehash].
+	// Rehash returns the lines of [Exporter.Rehash].
 	Rehash(ctx context.Context, n int64) (io.ReadCloser, error)
+	// Sub returns the lines of [Parter.Sub]; a source whose pieces have no parts
+	// refuses with bad_request.
+	Sub(ctx context.Context, pieces []int64) (io.ReadCloser, error)
+	// Frames returns the bytes of [WriteFrames].
+	Frames(ctx context.Context, ranges []Range, compress bool) (io.ReadCloser, error)
 }
 
 // How the bytes of an import are proved.
@@ -37,7 +41,7 @@ const (
 	defaultPerm = 0o640
 	// connections and requestPieces were measured best over TLS on two cores:
 	// 4 connections, 16 MiB a request.
-	connections   = 4
+	connections   = api.DefaultParallel
 	requestPieces = api.MaxRange / PieceSize
 	// windowPieces is a window: 256 MiB of source.
 	windowPieces = 64
@@ -53,26 +57,63 @@ type Import struct {
 	Source Source
 	Root   *os.Root    // root of the resource
 	Name   string      // of the target, below Root; its folder must exist
-	Mode   string      // api.ModeCreate (default) or api.ModeReplace
+	Mode   string      // api.ModeCreate (default), api.ModeReplace or api.ModeUpdate
 	Perm   os.FileMode // of a created file, default 0640; a replaced one keeps its own
 	Task   string      // id of the task, which names the stage: letters, digits, '-'
 	Dir    string      // folder of the task, for the files of stage.go
 	Expect string      // digest that the file must have, or ""
 	Verify string      // VerifyWire (default) or VerifyDisk
+	Cached bool        // write through the page cache, where whole pieces else go past it
 	Report Reporter    // default Silent
+
+	// Cache keeps the values of the target, and of zero pieces; nil: none.
+	// TrustMTime believes its values of an old copy whose state is the one that
+	// they were recorded in: what can be shared is not read.
+	Cache      *Cache
+	TrustMTime bool
+	// Compress is api.CompressAuto (default) or api.CompressOff.
+	Compress string
+	// DryRun asks the source for everything but bytes and says what an import
+	// would do; nothing is changed.
+	DryRun bool
+	// KeepOld keeps a file that is replaced beside the target, see [OldName].
+	KeepOld bool
+	// Checksum reads what is there, also where a record says what it holds.
+	Checksum bool
+	// Tree makes trees welcome, beside files: Name may be "", the resource's root.
+	Tree *TreeTarget
+
+	// At most one of these is set, and then Root is not: the target is a block
+	// device, written in place, or a program's input. Name is what progress and
+	// messages call it.
+	Device  string // path
+	Command *Program
 
 	// RetryFor is how long the source may be out of reach without a proved piece
 	// or a manifest line in between; default api.RetryFor.
 	RetryFor time.Duration
+	// Parallel is how many content requests there are at a time, each with a
+	// piece in memory; 0 means 4, more than api.MaxParallel are not made.
+	Parallel int
 	// Commit, if set, is called once, just before the point of no return. When
 	// it returns an error the import ends with that error and nothing is
 	// published; once it returned nil, cancelling the context has no effect.
 	Commit func() error
 
 	// For tests: the first and longest wait of the backoff, the longest silence,
-	// and a function that may fail the nth operation on the stage.
+	// that the line is known to be slow, and a function that may fail the nth operation on the stage.
 	minWait, maxWait, idle time.Duration
+	slow                   bool // the line is known to be slow
 	hook                   func(op string) error
+	step                   int // entries that one Discard removes, 0: discardStep
+}
+
+// workers is how many connections there are.
+func (m *Import) workers() int {
+	if m.Parallel <= 0 {
+		return connections
+	}
+	return min(m.Parallel, api.MaxParallel)
 }
 
 // Run imports. When it returns nil the target is complete and durable and has
@@ -93,24 +134,55 @@ func (m *Import) Run(ctx context.Context) (api.ImportResult, error) {
 	if err != nil {
 		return none, err
 	}
-	defer r.close()
-	there, err := r.exists()
-	if err != nil {
-		return none, err
+	defer r.drop()
+	switch {
+	case r.Device != "":
+		return r.toDevice(ctx)
+	case r.Command != nil:
+		return r.toCommand(ctx)
 	}
-	if there && r.Mode == api.ModeCreate {
-		return r.compare(ctx)
+	if m.Tree != nil {
+		k := m.openIndex()
+		defer k.close()
+		if k != nil {
+			r.have = k.head.Lines
+		}
+		kind, err := r.kind(ctx)
+		if err != nil {
+			return none, err
+		}
+		if r.have = ""; kind == kindTree {
+			reply := r.held
+			r.held = nil
+			return m.runTree(ctx, k, reply)
+		}
 	}
-	if err := r.openStages(); err != nil {
-		return none, err
+	return r.toFile(ctx)
+}
+
+// onlyContent refuses a source that is a tree.
+func (r *run) onlyContent(ctx context.Context) error {
+	kind, err := r.kind(ctx)
+	if err == nil && kind == kindTree {
+		err = fail(api.BadRequest, nil, "the source is a tree, the target %q takes the content of one file; import it into a resource of kind tree", r.Name)
 	}
+	return err
+}
+
+// fill brings the source's content into s.
+func (r *run) fill(ctx context.Context, s sink) (api.ImportResult, error) {
+	r.sink = s
 	r.counter = r.Report.Progress(r.Name, "fetch", "bytes", -1)
+	r.counter.Explain(r.waits.why)
 	defer r.counter.End()
-	if err := r.pull(ctx); err != nil {
-		return none, r.spoiled(err)
+	defer func() { r.values.close() }()
+	err := r.pull(ctx)
+	if err != nil {
+		return api.ImportResult{}, s.failed(err)
 	}
-	result, err := r.publish(ctx)
-	return result, r.spoiled(err)
+	defer while(&r.waits.disk)()
+	result, err := s.finish(ctx)
+	return result, s.failed(err)
 }
 
 // run is one call of Run or Recover.
@@ -118,22 +190,24 @@ type run struct {
 	Import
 	puller
 
-	dir    *os.File // the target's folder
-	base   string   // the target's name in it
-	stages *os.File // StageDir
-	st     *stage   // set by begin
-
-	counter Counter
+	sink    sink // set by fill
 	file    File
 	decided gauge
-	bytes   struct{ fetched, hole, carried int64 } // guarded by decided.mu
-	digest  string                                 // computed
+	bytes   struct{ fetched, copied, reflinked, hole, carried int64 } // guarded by decided.mu
+	reuse
+	values  *recorder // of the target, for the cache
+	digest  string    // computed
 	started time.Time
+
+	perRequest int // most pieces of one content request
+
+	stream bool   // the source is one; set before the sink begins
+	safe   prefix // of a stream: the pieces that are durable
 }
 
-// prepare checks the fields and opens the target's folder.
+// prepare checks the fields.
 func (m *Import) prepare() (*run, error) {
-	r := &run{Import: *m, started: time.Now()}
+	r := &run{Import: *m, started: time.Now(), perRequest: requestPieces}
 	if r.Mode == "" {
 		r.Mode = api.ModeCreate
 	}
@@ -148,19 +222,23 @@ func (m *Import) prepare() (*run, error) {
 	}
 	_, digestOK := ParseDigest(r.Expect)
 	switch {
-	case r.Mode != api.ModeCreate && r.Mode != api.ModeReplace:
+	case r.Mode != api.ModeCreate && r.Mode != api.ModeReplace && r.Mode != api.ModeUpdate:
 		return nil, fail(api.BadRequest, nil, "mode %q", r.Mode)
 	case r.Verify != VerifyWire && r.Verify != VerifyDisk:
 		return nil, fail(api.BadRequest, nil, "verify %q", r.Verify)
+	case r.Compress != "" && r.Compress != api.CompressAuto && r.Compress != api.CompressOff:
+		return nil, fail(api.BadRequest, nil, "compress %q", r.Compress)
+	case r.KeepOld && r.Mode == api.ModeCreate:
+		return nil, fail(api.BadRequest, nil, "keep_old and mode create: nothing is replaced; use mode replace or update")
 	case r.Expect != "" && !digestOK:
 		return nil, fail(api.BadRequest, nil, "expect %.80q is not b3: and 64 lower-case hex digits", r.Expect)
 	case !validTask(r.Task):
 		return nil, fail(api.BadRequest, nil, "task id %.80q", r.Task)
 	}
 	r.puller.init(m, r.Report)
-	var err error
-	r.dir, r.base, err = openParent(r.Root, r.Name)
-	return r, err
+	r.pace.off = r.Compress == api.CompressOff
+	r.pace.isSlow.Store(r.slow)
+	return r, nil
 }
 
 // validTask keeps a task id from being a path.
@@ -171,67 +249,6 @@ func validTask(id string) bool {
 		}
 	}
 	return id != "" && len(id) <= api.MaxName
-}
-
-// exists says whether there is a target; it must be a regular file.
-func (r *run) exists() (bool, error) {
-	id, err := identify(int(r.dir.Fd()), r.base)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return false, nil
-	case err != nil:
-		return false, local(err, "looking at the target")
-	case !id.regular():
-		return false, fail(api.NotRegular, nil, "target %q is there and is not a regular file", r.Name)
-	}
-	return true, nil
-}
-
-// compare ends a create onto a target that is there: done if its content is the
-// source's, else refused. Nothing is fetched.
-func (r *run) compare(ctx context.Context) (api.ImportResult, error) {
-	var none api.ImportResult
-	f, err := openAt(r.dir, r.base, r.Name)
-	if err != nil {
-		return none, err
-	}
-	defer f.Close()
-	src, err := newSource(f)
-	if err != nil {
-		return none, err
-	}
-	counter := r.Report.Progress(r.Name, "compare", "bytes", src.id.size)
-	defer counter.End()
-	sc, tree := scanner{src: src}, Tree{}
-	differs := fail(api.Exists, nil, "target %q is there with other content", r.Name)
-	digest, err := r.windows(ctx, nil, func(file File, e Entry) error {
-		if file.Size != src.id.size {
-			return differs
-		}
-		for n := e.N; n < e.N+e.Count; n++ {
-			v, zero, err := sc.piece(ctx, n)
-			switch {
-			case codeOf(err) == api.SourceChanged:
-				return fail(api.TargetChanged, err, "target %q changed while it was compared", r.Name)
-			case err != nil:
-				return err
-			case zero != e.Zero || !zero && v != e.Value:
-				return differs
-			}
-			tree.Add(v)
-			counter.Add(PieceLen(n, src.id.size))
-		}
-		return nil
-	})
-	if err != nil {
-		return none, err
-	}
-	r.file, r.digest = File{Size: src.id.size}, FormatDigest(tree.Root())
-	if err := r.agree(digest); err != nil {
-		return none, err
-	}
-	r.bytes.carried = src.id.size
-	return r.result(api.TargetThere), nil
 }
 
 // agree compares the computed digest with the source's and the expected one.
@@ -250,7 +267,7 @@ func (r *run) result(target string) api.ImportResult {
 	sum := r.counters()
 	res := api.ImportResult{
 		Digest: r.digest, Size: r.file.Size,
-		Bytes: api.Bytes{Fetched: r.bytes.fetched, Hole: r.bytes.hole, Carried: r.bytes.carried},
+		Bytes: api.Bytes{Fetched: r.bytes.fetched, Copied: r.bytes.copied, Reflinked: r.bytes.reflinked, Hole: r.bytes.hole, Carried: r.bytes.carried},
 		Wire:  sum.Wire, Attempts: sum.Attempts, Cuts: sum.Cuts, Seconds: sum.Seconds,
 		Verified: r.Verify, Target: target,
 	}
@@ -263,29 +280,8 @@ func (r *run) result(target string) api.ImportResult {
 // counters are those of this start and the earlier ones.
 func (r *run) counters() counters {
 	sum := counters{Wire: r.wire.Load(), Attempts: r.attempts.Load(), Cuts: r.cuts.Load(), Seconds: time.Since(r.started).Seconds()}
-	if r.st != nil {
-		sum = sum.plus(r.st.before)
+	if r.sink != nil {
+		sum = sum.plus(r.sink.earlier())
 	}
 	return sum
-}
-
-func (r *run) close() {
-	if r.st != nil {
-		r.st.close()
-	}
-	if r.stages != nil {
-		r.stages.Close()
-	}
-	r.dir.Close()
-}
-
-// spoiled removes a stage that spoil marked.
-func (r *run) spoiled(err error) error {
-	if err != nil && r.st != nil && r.st.isSpoilt() {
-		r.Report.Log("error", r.Name, "nothing of the stage can be trusted any more, it is removed")
-		if derr := r.st.discard(r.stages, r.Dir); derr != nil {
-			return errors.Join(err, derr)
-		}
-	}
-	return err
 }

@@ -27,9 +27,12 @@ const (
 
 // File is what the first line of a window says about the source.
 type File struct {
-	Size  int64
+	Size  int64 // bytes; of a stream -1 before its last piece
 	Data  int64 // bytes that are no holes, an estimate to ask for space with
 	MTime time.Time
+	// Stream says that the size is unknown until the end. Data and MTime are not
+	// set then.
+	Stream bool
 }
 
 // Entry is a piece, or a run of pieces that hold only zeros.
@@ -58,6 +61,7 @@ type line struct {
 	MTime     *string `json:"mtime,omitzero"` // RFC 3339, UTC, nanoseconds
 	N         *int64  `json:"n,omitzero"`
 	Value     *string `json:"value,omitzero"`
+	Values    *string `json:"values,omitzero"` // of parts, base64
 	From      *int64  `json:"from,omitzero"`
 	Count     *int64  `json:"count,omitzero"`
 	Next      *int64  `json:"next,omitzero"`
@@ -70,8 +74,10 @@ type line struct {
 // Kinds of lines.
 const (
 	kindFile   = "file"
+	kindStream = "stream"
 	kindPiece  = "piece"
 	kindZero   = "zero"
+	kindParts  = "parts" // in replies to Sub only
 	kindBeat   = "heartbeat"
 	kindWindow = "window"
 	kindEnd    = "end"
@@ -81,8 +87,10 @@ const (
 // keys lists the keys of each kind, in the order of the struct.
 var keys = map[string]string{
 	kindFile:   "v size piece data mtime",
+	kindStream: "v piece",
 	kindPiece:  "n value",
 	kindZero:   "from count",
+	kindParts:  "n values",
 	kindBeat:   "",
 	kindWindow: "next",
 	kindEnd:    "size digest",
@@ -104,6 +112,7 @@ func (l *line) present() string {
 	has("mtime", l.MTime != nil)
 	has("n", l.N != nil)
 	has("value", l.Value != nil)
+	has("values", l.Values != nil)
 	has("from", l.From != nil)
 	has("count", l.Count != nil)
 	has("next", l.Next != nil)
@@ -158,6 +167,9 @@ func badManifest(format string, args ...any) error {
 // A window that ended without its last line is io.ErrUnexpectedEOF, one that
 // breaks the protocol has the code bad_manifest, and an error line of the source
 // is a *[feedback.Error]. Memory is bounded whatever r delivers.
+//
+// The last entry of a stream is handed to emit with the size of the whole, all
+// others with -1. So each waits for the line after it.
 func ReadWindow(r io.Reader, from, n int64, emit func(File, Entry) error) (Window, error) {
 	lr := &lineReader{br: bufio.NewReaderSize(r, maxLine)}
 	file, err := lr.file()
@@ -170,6 +182,7 @@ func ReadWindow(r io.Reader, from, n int64, emit func(File, Entry) error) (Windo
 	}
 	w := Window{File: file, Next: from}
 	limit := min(from+n, pieces)
+	var held []Entry // of a stream, at most one
 	for {
 		l, err := lr.next()
 		if err != nil {
@@ -179,11 +192,22 @@ func ReadWindow(r io.Reader, from, n int64, emit func(File, Entry) error) (Windo
 		if err != nil {
 			return w, err
 		}
+		due := held
+		if held = nil; file.Stream && !last {
+			held = []Entry{e}
+		} else if !last {
+			due = []Entry{e}
+		}
+		if w.End && file.Stream && len(due) == 0 {
+			return w, badManifest("a stream ends without its last piece")
+		}
+		for _, e := range due {
+			if err := emit(w.File, e); err != nil {
+				return w, err
+			}
+		}
 		if last {
 			return w, lr.end()
-		}
-		if err := emit(file, e); err != nil {
-			return w, err
 		}
 		w.Next = e.N + e.Count
 	}
@@ -198,12 +222,14 @@ func (lr *lineReader) file() (File, error) {
 	switch {
 	case l.Kind == kindError:
 		return File{}, l.wire()
-	case l.Kind != kindFile:
+	case l.Kind != kindFile && l.Kind != kindStream:
 		return File{}, badManifest("the first line is of kind %q", l.Kind)
 	case *l.V != manifestVersion:
 		return File{}, badManifest("version %d is not %d", *l.V, manifestVersion)
 	case *l.Piece != PieceSize:
 		return File{}, badManifest("pieces of %d bytes, not %d", *l.Piece, PieceSize)
+	case l.Kind == kindStream:
+		return File{Size: -1, Stream: true}, nil
 	case *l.Size < 0 || *l.Size > MaxSize:
 		return File{}, badManifest("a size of %d bytes", *l.Size)
 	case *l.Data < 0 || *l.Data > *l.Size:
@@ -228,7 +254,8 @@ func (w *Window) take(l *line, limit int64) (e Entry, last bool, err error) {
 	case kindZero:
 		e = Entry{N: *l.From, Count: *l.Count, Zero: true}
 	case kindWindow:
-		if *l.Next != w.Next || w.Next != limit || limit == Pieces(w.File.Size) {
+		// A stream's may be shorter, also empty: its source has no room for more.
+		if *l.Next != w.Next || w.Next != limit && !w.File.Stream || limit == Pieces(w.File.Size) {
 			return e, false, badManifest("the window ends at piece %d, %d are decided, %d were due", *l.Next, w.Next, limit)
 		}
 		return e, true, nil
@@ -248,6 +275,9 @@ func (w *Window) take(l *line, limit int64) (e Entry, last bool, err error) {
 func (w *Window) finish(l *line) error {
 	if _, ok := ParseDigest(*l.Digest); !ok {
 		return badManifest("digest %.80q", *l.Digest)
+	}
+	if w.File.Stream && *l.Size >= 0 && *l.Size <= MaxSize {
+		w.File.Size = *l.Size
 	}
 	if *l.Size != w.File.Size || w.Next != Pieces(w.File.Size) {
 		return badManifest("it ends at piece %d with size %d, not at %d with %d", w.Next, *l.Size, Pieces(w.File.Size), w.File.Size)
@@ -287,6 +317,11 @@ func fileLine(f File) line {
 	}
 	mtime := f.MTime.UTC().Format(time.RFC3339Nano)
 	return line{Kind: kindFile, V: &v, Size: &f.Size, Piece: &piece, Data: &f.Data, MTime: &mtime}
+}
+
+func streamLine() line {
+	v, piece := int64(manifestVersion), int64(PieceSize)
+	return line{Kind: kindStream, V: &v, Piece: &piece}
 }
 
 func entryLine(e Entry) line {

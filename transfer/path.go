@@ -30,7 +30,7 @@ func CheckName(name string) error {
 	bad := func(why string) error { return fail(api.BadPath, nil, "path %.80q %s", name, why) }
 	switch {
 	case name == "" || name == ".":
-		return bad("names no file")
+		return bad("names no file; write one after the resource, NODE:RESOURCE/FILE")
 	case len(name) > api.MaxPath:
 		return bad(fmt.Sprintf("is longer than %d bytes", api.MaxPath))
 	case !utf8.ValidString(name):
@@ -61,6 +61,9 @@ func openParent(root *os.Root, name string) (*os.File, string, error) {
 	}
 	dir, base := path.Split(name)
 	d, err := root.OpenFile(path.Clean("./"+dir), os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", fail(api.NotFound, err, "there is no folder %q in the resource", path.Clean(dir))
+	}
 	if err != nil {
 		return nil, "", escape(err, name)
 	}
@@ -122,19 +125,4 @@ func openAt(d *os.File, base, name string) (*os.File, error) {
 		return nil, local(err, "opening %q", name)
 	}
 	return f, nil
-}
-
-// Key returns a key that is equal for two targets that are the same name of the
-// same folder, however their paths are spelled.
-func Key(root *os.Root, name string) (string, error) {
-	d, base, err := openParent(root, name)
-	if err != nil {
-		return "", err
-	}
-	defer d.Close()
-	id, err := identify(int(d.Fd()), "")
-	if err != nil {
-		return "", local(err, "looking at the folder of %q", name)
-	}
-	return fmt.Sprintf("%d:%d/%s", id.dev, id.ino, base), nil
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
+	"gantry/internal/blake3"
+
 	"lukechampine.com/blake3/guts"
 )
 
@@ -11,11 +13,7 @@ import (
 // proof, fetching and resuming. Every piece but the last has this length.
 const PieceSize = 4 << 20
 
-const (
-	pieceChunks = PieceSize / guts.ChunkSize
-	// blockSize is what one SIMD call hashes: 16 chunks.
-	blockSize = guts.MaxSIMD * guts.ChunkSize
-)
+const pieceChunks = PieceSize / guts.ChunkSize
 
 // Value is the BLAKE3 chaining value of a piece's subtree, or, for a file of at
 // most one piece, its root.
@@ -25,11 +23,23 @@ type Value [32]byte
 func (v Value) String() string { return hex.EncodeToString(v[:]) }
 
 // Pieces returns the number of pieces of a file of size bytes; an empty file
-// has one, of length 0.
-func Pieces(size int64) int64 { return max(1, (size+PieceSize-1)/PieceSize) }
+// has one, of length 0. One whose size is unknown (negative) may have as many as
+// the largest.
+func Pieces(size int64) int64 {
+	if size < 0 {
+		size = MaxSize
+	}
+	return max(1, (size+PieceSize-1)/PieceSize)
+}
 
-// PieceLen returns the length of piece n of a file of size bytes.
-func PieceLen(n, size int64) int64 { return min(PieceSize, size-n*PieceSize) }
+// PieceLen returns the length of piece n of a file of size bytes. Where the size
+// is unknown (negative) it is not the last piece.
+func PieceLen(n, size int64) int64 {
+	if size < 0 {
+		return PieceSize
+	}
+	return min(PieceSize, size-n*PieceSize)
+}
 
 // HashPiece returns the value of a piece whose bytes are buf (at most
 // PieceSize). index is the number of the piece; whole says that the file has no
@@ -42,15 +52,13 @@ func HashPiece(buf []byte, index int64, whole bool) Value {
 }
 
 // A pieceHasher hashes a piece while it lands in its buffer, so that the bytes
-// are still in the processor's cache. It works on the caller's goroutine:
-// guts.CompressEigentree would start 256 for each piece. The zero value needs
-// reset.
+// are still in the processor's cache. It works on the caller's goroutine. The
+// zero value needs reset.
 type pieceHasher struct {
 	counter uint64 // of the next chunk
 	whole   bool
-	done    int // bytes hashed, a multiple of blockSize
+	done    int // bytes hashed, a multiple of blake3.GroupLen
 	tree    Tree
-	scratch [blockSize]byte // a short last block: the SIMD code reads a whole one
 }
 
 func (h *pieceHasher) reset(index int64, whole bool) {
@@ -58,21 +66,44 @@ func (h *pieceHasher) reset(index int64, whole bool) {
 	h.whole, h.done, h.tree = whole, 0, Tree{}
 }
 
-// land hashes the whole blocks of buf[:n], those that it has not hashed yet. The
-// last block waits for sum: only then is it known whether it is the root.
+// land hashes the whole groups of buf[:n], those that it has not hashed yet. The
+// last one waits for sum: only then is it known whether it is the root.
 func (h *pieceHasher) land(buf []byte, n int) {
-	for ; h.done+blockSize < n; h.done += blockSize {
-		block := (*[blockSize]byte)(buf[h.done:])
-		h.tree.add(guts.ChainingValue(guts.CompressBuffer(block, blockSize, &guts.IV, h.counter, 0)))
-		h.counter += guts.MaxSIMD
+	if n > h.done {
+		whole := (n - h.done - 1) / blake3.GroupLen * blake3.GroupLen
+		h.add(buf[h.done : h.done+whole])
+		h.done += whole
 	}
 }
 
 // sum hashes the rest of buf, which is now complete, and returns the value.
-func (h *pieceHasher) sum(buf []byte) Value {
-	h.land(buf, len(buf))
-	n := copy(h.scratch[:], buf[h.done:])
-	node := guts.CompressBuffer(&h.scratch, n, &guts.IV, h.counter, 0)
+func (h *pieceHasher) sum(buf []byte) Value { return h.last(buf[h.done:]) }
+
+// add hashes the next bytes of the piece: whole groups, and not the last of all.
+func (h *pieceHasher) add(b []byte) {
+	for ; len(b) > 0; b = b[blake3.GroupLen:] {
+		h.group((*[blake3.GroupLen]byte)(b))
+	}
+}
+
+func (h *pieceHasher) group(buf *[blake3.GroupLen]byte) {
+	h.tree.add(blake3.Group(buf, h.counter))
+	h.counter += blake3.GroupChunks
+}
+
+// last hashes the last bytes of the piece and returns its value.
+func (h *pieceHasher) last(b []byte) Value {
+	if len(b) > blake3.GroupLen {
+		whole := (len(b) - 1) / blake3.GroupLen * blake3.GroupLen
+		h.add(b[:whole])
+		b = b[whole:]
+	}
+	return h.end(b)
+}
+
+// end hashes the last group.
+func (h *pieceHasher) end(rest []byte) Value {
+	node := blake3.Tail(rest, h.counter)
 	if h.tree.n == 0 {
 		if h.whole {
 			node.Flags |= guts.FlagRoot
@@ -89,15 +120,12 @@ func (h *pieceHasher) sum(buf []byte) Value {
 // ZeroValue returns the value of piece index when its length bytes are all zero.
 // It costs as much as hashing them, but reads no memory.
 func ZeroValue(index, length int64, whole bool) Value {
-	var h pieceHasher // its scratch is zero
+	var h pieceHasher
 	h.reset(index, whole)
-	for ; int64(h.done)+blockSize < length; h.done += blockSize {
-		h.tree.add(guts.ChainingValue(guts.CompressBuffer(&h.scratch, blockSize, &guts.IV, h.counter, 0)))
-		h.counter += guts.MaxSIMD
+	for ; length > blake3.GroupLen; length -= blake3.GroupLen {
+		h.group(&zeros)
 	}
-	rest := h.scratch[:length-int64(h.done)]
-	h.done = 0
-	return h.sum(rest)
+	return h.end(zeros[:length])
 }
 
 // A Tree combines values into the one of the tree above them, in memory that

@@ -24,7 +24,7 @@ import (
 //  4. rename (create: without replacing), fsync both directories
 //
 // The result record and the message to the source are the caller's.
-func (r *run) publish(ctx context.Context) (api.ImportResult, error) {
+func (r *fileSink) publish(ctx context.Context) (api.ImportResult, error) {
 	var none api.ImportResult
 	r.counter.SetPhase("publish")
 	target, err := r.attributes()
@@ -45,24 +45,29 @@ func (r *run) publish(ctx context.Context) (api.ImportResult, error) {
 	}
 	p := api.Publishing{Digest: r.digest, Ino: id.ino, Btime: id.btime, Size: id.size}
 	result := r.result(target)
-	if err := r.commit(ctx, p, result); err != nil {
+	if r.KeepOld && target == api.TargetReplaced {
+		result.Old = OldName(r.base, r.Task)
+	}
+	if err := r.commit(ctx, p, result, "transfer.publish."); err != nil {
 		return none, err
 	}
-	if err := r.place(p, r.st.Name); err != nil {
+	result.Old, err = r.place(p, r.st.Name)
+	if err != nil {
 		return none, err
 	}
+	r.remember(p)
 	return result, nil
 }
 
 // attributes gives the stage mode, owner and time, and says what the target will
 // have been. A replaced file's mode and owner are kept where the system allows.
-func (r *run) attributes() (target string, err error) {
+func (r *fileSink) attributes() (target string, err error) {
 	target = api.TargetCreated
 	perm := r.Perm.Perm()
 	fd := int(r.st.f.Fd())
 	old, err := identify(int(r.dir.Fd()), r.base)
 	switch {
-	case err == nil && r.Mode == api.ModeReplace:
+	case err == nil && r.Mode != api.ModeCreate:
 		target, perm = api.TargetReplaced, os.FileMode(old.mode&0o777)
 		if !old.regular() {
 			return "", fail(api.NotRegular, nil, "target %q is there and is not a regular file", r.Name)
@@ -76,6 +81,9 @@ func (r *run) attributes() (target string, err error) {
 	if err := unix.Fchmod(fd, uint32(perm)); err != nil {
 		return "", local(err, "giving the stage its mode")
 	}
+	if r.stream {
+		return target, nil // it has no time of its own
+	}
 	mtime := unix.Timespec{Sec: r.file.MTime.Unix(), Nsec: int64(r.file.MTime.Nanosecond())}
 	err = unix.UtimesNanoAt(int(r.stages.Fd()), r.st.Name, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}, unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
@@ -85,7 +93,7 @@ func (r *run) attributes() (target string, err error) {
 }
 
 // own gives the stage the old file's owner and group, or at least the group.
-func (r *run) own(fd int, old identity) error {
+func (r *fileSink) own(fd int, old identity) error {
 	now, err := identify(fd, "")
 	if err != nil || now.uid == old.uid && now.gid == old.gid {
 		return err
@@ -97,7 +105,7 @@ func (r *run) own(fd int, old identity) error {
 	return err
 }
 
-func (r *run) syncStage() error {
+func (r *fileSink) syncStage() error {
 	err := r.st.op("fsync")
 	if err == nil {
 		err = atomicfile.SyncFile(r.st.f, "transfer.publish.sync")
@@ -109,7 +117,7 @@ func (r *run) syncStage() error {
 }
 
 // readBack reads the stage from the disk and compares it with the proved values.
-func (r *run) readBack(ctx context.Context) error {
+func (r *fileSink) readBack(ctx context.Context) error {
 	r.counter.SetPhase("verify")
 	// Pages that are clean, as all are after fsync, are dropped by this.
 	if err := unix.Fadvise(int(r.st.f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
@@ -129,7 +137,7 @@ func (r *run) readBack(ctx context.Context) error {
 		case data:
 			tree.Add(HashPiece(piece, n, whole))
 		default:
-			tree.Add(ZeroValue(n, int64(len(piece)), whole))
+			tree.Add(r.Cache.zero(n, int64(len(piece)), whole))
 		}
 	}
 	if d := FormatDigest(tree.Root()); d != r.digest {
@@ -140,40 +148,57 @@ func (r *run) readBack(ctx context.Context) error {
 }
 
 // commit is the point of no return. The caller's Commit comes first, so that
-// from here on nobody is told that the import could be cancelled.
-func (r *run) commit(ctx context.Context, p api.Publishing, result api.ImportResult) error {
+// from here on nobody is told that the import could be cancelled. The names of
+// its failpoints begin with point.
+func (m *Import) commit(ctx context.Context, p api.Publishing, result api.ImportResult, point string) error {
 	data, err := json.Marshal(result)
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.WriteFile(filepath.Join(r.Dir, resultRecord), data, 0o600, "transfer.publish.result"); err != nil {
+	if err := atomicfile.WriteFile(filepath.Join(m.Dir, resultRecord), data, 0o600, point+"result"); err != nil {
 		return local(err, "writing the result")
 	}
 	if ctx.Err() != nil {
 		return cancelled(ctx)
 	}
-	if r.Commit != nil {
-		if err := r.Commit(); err != nil {
+	if m.Commit != nil {
+		if err := m.Commit(); err != nil {
 			return err
 		}
 	}
-	if err := failpoint.Hit("transfer.publish.state"); err != nil {
+	if err := failpoint.Hit(point + "state"); err != nil {
 		return local(err, "recording the state")
 	}
-	if err := r.Report.State(api.StatePublishing, p); err != nil {
+	if err := m.Report.State(api.StatePublishing, p); err != nil {
 		return fmt.Errorf("recording the state: %w", err)
 	}
-	return local(failpoint.HitAfter("transfer.publish.state"), "recording the state")
+	return local(failpoint.HitAfter(point+"state"), "recording the state")
 }
 
-// place renames the stage, whose name is name, to the target. A rename that
-// reports an error may have happened: the target's inode tells.
-func (r *run) place(p api.Publishing, name string) error {
-	flags := uint(0)
-	if r.Mode == api.ModeCreate {
-		flags = atomicfile.NoReplace
+// place renames the stage, whose name is name, to the target, and says what the
+// old copy is called if it was kept. A rename that reports an error may have
+// happened: the target's inode tells.
+func (r *fileSink) place(p api.Publishing, name string) (old string, err error) {
+	if err := r.rename(p, name); err != nil {
+		return "", err
 	}
-	err := atomicfile.Rename(r.stages, name, r.dir, r.base, flags, "transfer.publish.rename")
+	if r.KeepOld {
+		if old, err = r.keep(p, name); err != nil {
+			return "", errors.Join(ErrUnsettled, err)
+		}
+	}
+	return old, r.settle()
+}
+
+func (r *fileSink) rename(p api.Publishing, name string) (err error) {
+	switch {
+	case r.KeepOld:
+		err = r.exchange(name)
+	case r.Mode == api.ModeCreate:
+		err = atomicfile.Rename(r.stages, name, r.dir, r.base, atomicfile.NoReplace, "transfer.publish.rename")
+	default:
+		err = atomicfile.Rename(r.stages, name, r.dir, r.base, 0, "transfer.publish.rename")
+	}
 	if err != nil {
 		ours, ierr := r.ours(p)
 		switch {
@@ -186,11 +211,11 @@ func (r *run) place(p api.Publishing, name string) error {
 			return local(err, "publishing %q", r.Name)
 		}
 	}
-	return r.settle()
+	return nil
 }
 
 // ours says whether the target is the published file.
-func (r *run) ours(p api.Publishing) (bool, error) {
+func (r *fileSink) ours(p api.Publishing) (bool, error) {
 	id, err := identify(int(r.dir.Fd()), r.base)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -201,7 +226,7 @@ func (r *run) ours(p api.Publishing) (bool, error) {
 // settle makes the rename durable. The target is published already, so a failure
 // must not end as failed: a second attempt on fresh descriptors, then
 // ErrUnsettled.
-func (r *run) settle() error {
+func (r *fileSink) settle() error {
 	err := r.syncDirs()
 	if err == nil {
 		return nil
@@ -219,7 +244,7 @@ func (r *run) settle() error {
 	return nil
 }
 
-func (r *run) syncDirs() error {
+func (r *fileSink) syncDirs() error {
 	if err := atomicfile.SyncFile(r.dir, "transfer.publish.targetdir"); err != nil {
 		return err
 	}
@@ -233,34 +258,60 @@ func (r *run) syncDirs() error {
 // not be called for such a task.
 func (m *Import) Recover(p api.Publishing) (api.ImportResult, error) {
 	var none api.ImportResult
+	if _, ok, err := readTreeStaged(m.Dir); ok || err != nil {
+		if err != nil {
+			return none, local(err, "recovering the tree")
+		}
+		return m.recoverTree(p)
+	}
 	r, err := m.prepare()
 	if err != nil {
 		return none, err
 	}
-	defer r.close()
-	if err := r.openStages(); err != nil {
+	s, err := r.openFile()
+	if err != nil {
 		return none, err
 	}
-	ours, err := r.ours(p)
+	defer s.close()
+	if err := s.openStages(); err != nil {
+		return none, err
+	}
+	ours, err := s.ours(p)
 	if err != nil {
 		return none, local(err, "looking at the target")
 	}
+	var old string
 	if ours {
-		err = r.settle()
+		old, err = s.keepAgain(p)
+		if err == nil {
+			err = s.settle()
+		}
 	} else {
-		err = r.placeAgain(p)
+		old, err = s.placeAgain(p)
 	}
 	if err != nil {
 		return none, err
 	}
-	return r.recorded(p)
+	result, err := s.recorded(p)
+	result.Old = old
+	return result, err
+}
+
+// keepAgain ends what a crash left between the exchange and the old copy's name.
+func (r *fileSink) keepAgain(p api.Publishing) (old string, err error) {
+	rec, ok, err := readStaged(r.Dir)
+	if !r.KeepOld || err != nil || !ok {
+		return "", err
+	}
+	old, err = r.keep(p, rec.Name)
+	return old, local(err, "keeping the old copy of %q", r.Name)
 }
 
 // placeAgain finds the stage and places it.
-func (r *run) placeAgain(p api.Publishing) error {
+func (r *fileSink) placeAgain(p api.Publishing) (old string, err error) {
 	names, err := stageNames(r.stages)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, name := range names {
 		id, err := identify(int(r.stages.Fd()), name)
@@ -268,11 +319,15 @@ func (r *run) placeAgain(p api.Publishing) error {
 			return r.place(p, name)
 		}
 	}
-	return fail(api.TargetChanged, nil, "target %q is neither the published file nor is its stage left: somebody else changed it since", r.Name)
+	// Somebody changed what was published: the old copy is still somebody's.
+	if old, err = r.keepAgain(p); err != nil {
+		return "", err
+	}
+	return old, fail(api.TargetChanged, nil, "target %q is neither the published file nor is its stage left: somebody else changed it since", r.Name)
 }
 
 // recorded is the result as it was written before the point of no return.
-func (r *run) recorded(p api.Publishing) (res api.ImportResult, err error) {
+func (r *fileSink) recorded(p api.Publishing) (res api.ImportResult, err error) {
 	data, err := os.ReadFile(filepath.Join(r.Dir, resultRecord))
 	if err == nil {
 		err = json.Unmarshal(data, &res)

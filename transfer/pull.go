@@ -29,6 +29,12 @@ func (g *gauge) add(n int64, also func()) {
 	}
 }
 
+func (g *gauge) value() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.n
+}
+
 // wait waits until n pieces are decided.
 func (g *gauge) wait(ctx context.Context, n int64) error {
 	for {
@@ -50,11 +56,11 @@ func (g *gauge) wait(ctx context.Context, n int64) error {
 	}
 }
 
-// pull brings every piece into the stage. One goroutine reads the manifest, one
+// pull brings every piece into the sink. One goroutine reads the manifest, one
 // combines its values into the root, the others fetch.
 func (r *run) pull(ctx context.Context) error {
-	jobs := make(chan []Entry, queueLen)
-	values := make(chan Entry, queueLen)
+	jobs := make(chan []part, queueLen)
+	values := make(chan part, queueLen)
 	g, ctx := errgroup.WithContext(ctx)
 	var stated string
 	g.Go(func() (err error) {
@@ -64,68 +70,93 @@ func (r *run) pull(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return r.combine(ctx, values) })
-	for range connections {
-		g.Go(func() error { return r.work(ctx, jobs) })
+	r.differs = make(chan patch, queueLen)
+	var workers sync.WaitGroup
+	workers.Add(r.workers())
+	for range r.workers() {
+		g.Go(func() error {
+			defer workers.Done()
+			return r.work(ctx, jobs)
+		})
+	}
+	g.Go(func() error {
+		workers.Wait()
+		close(r.differs)
+		return nil
+	})
+	for range patchers {
+		g.Go(func() error { return r.patch(ctx) })
 	}
 	if err := g.Wait(); err != nil {
 		// What is written stays useful: list it, whatever ended us.
-		if r.st != nil && r.st.known != nil && !r.st.isSpoilt() {
-			if cerr := r.st.checkpoint(r.Dir); cerr != nil {
-				r.Report.Log("warn", r.Name, "the piece map is not up to date: "+cerr.Error())
-			}
+		if cerr := r.sink.checkpoint(); cerr != nil {
+			r.Report.Log("warn", r.Name, "the piece map is not up to date: "+cerr.Error())
 		}
 		return err
 	}
-	if err := r.st.checkpoint(r.Dir); err != nil {
+	if err := r.sink.checkpoint(); err != nil {
 		return err
 	}
 	return r.agree(stated)
 }
 
 // plan reads the manifest, decides what is there already, and queues the rest.
-func (r *run) plan(ctx context.Context, jobs chan<- []Entry, values chan<- Entry) (stated string, err error) {
-	var job []Entry
+func (r *run) plan(ctx context.Context, jobs chan<- []part, values chan<- part) (stated string, err error) {
+	var job []part
 	flush := func() error {
 		if len(job) == 0 {
 			return nil
 		}
 		defer func() { job = nil }()
-		select {
-		case jobs <- job:
-			return nil
-		case <-ctx.Done():
-			return cancelled(ctx)
-		}
+		return send(ctx, jobs, job)
 	}
-	due := func(next int64) error {
+	due := func(next int64, short bool) error {
 		if err := flush(); err != nil {
 			return err
 		}
-		return r.decided.wait(ctx, next-windowPieces/2)
+		if !short {
+			return r.decided.wait(ctx, next-windowPieces/2)
+		}
+		// The source of a stream has no room before these are durable here.
+		if err := r.decided.wait(ctx, next); err != nil {
+			return err
+		}
+		return r.sink.checkpoint()
 	}
+	begun := false
 	stated, err = r.windows(ctx, due, func(f File, e Entry) error {
-		if r.st == nil {
-			if err := r.begin(f); err != nil {
+		if !begun {
+			r.file, begun = f, true
+			r.follow(f)
+			if err := r.sink.begin(f); err != nil {
 				return err
 			}
 			r.counter.SetTotal(f.Size)
 		}
-		select {
-		case values <- e:
-		case <-ctx.Done():
-			return cancelled(ctx)
+		if f.Size != r.file.Size { // the last piece of a stream
+			r.file.Size = f.Size
+			r.counter.SetTotal(f.Size)
 		}
-		missing, err := r.missing(e)
+		p := part{Entry: e, size: f.Size}
+		if err := send(ctx, values, p); err != nil {
+			return err
+		}
+		if k := len(job); k > 0 && (e.Zero || k == r.perRequest) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		missing, err := r.missing(ctx, p)
 		if err != nil {
 			return err
 		}
-		if k := len(job); k > 0 && (!missing || job[k-1].N+1 != e.N || k == requestPieces) {
+		if k := len(job); k > 0 && (!missing || job[k-1].N+1 != e.N) {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 		if missing {
-			job = append(job, e)
+			job = append(job, p)
 		}
 		return nil
 	})
@@ -135,58 +166,77 @@ func (r *run) plan(ctx context.Context, jobs chan<- []Entry, values chan<- Entry
 	return stated, flush()
 }
 
+func send[T any](ctx context.Context, to chan<- T, v T) error {
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return cancelled(ctx)
+	}
+}
+
 // missing says whether the piece has to be fetched; what has not is decided.
-func (r *run) missing(e Entry) (bool, error) {
-	if e.Zero {
-		if err := r.st.clear(e); err != nil {
+func (r *run) missing(ctx context.Context, p part) (bool, error) {
+	if p.Zero {
+		if err := r.sink.clear(ctx, p); err != nil {
 			return false, err
 		}
-		length := min(r.file.Size, (e.N+e.Count)*PieceSize) - e.N*PieceSize
-		r.decide(e.Count, length, &r.bytes.hole)
+		r.decide(p.Count, p.len(), &r.bytes.hole)
+		r.durable(p.Entry)
 		return false, nil
 	}
-	if PieceLen(e.N, r.file.Size) == 0 { // the one piece of an empty file
-		if e.Value != HashPiece(nil, 0, true) {
-			return false, badManifest("an empty file with the value %s", e.Value)
+	if p.len() == 0 { // the one piece of an empty file
+		if p.Value != HashPiece(nil, 0, true) {
+			return false, badManifest("an empty file with the value %s", p.Value)
 		}
 		r.decide(1, 0, &r.bytes.fetched)
 		return false, nil
 	}
-	has, err := r.st.has(e)
+	has, err := r.sink.has(p)
 	if has {
-		r.decide(1, PieceLen(e.N, r.file.Size), r.found())
+		r.durable(p.Entry)
+		r.decide(1, p.len(), r.found())
 	}
 	return !has, err
 }
 
-// found is where bytes count that were in the stage when this run began.
+// found is where bytes count that were in place when this run began.
 func (r *run) found() *int64 {
-	if r.st.Carried {
+	if r.sink.carried() {
 		return &r.bytes.carried
 	}
 	return &r.bytes.fetched
 }
 
-// decide counts pieces that are in the stage.
+// decide counts pieces that are in place and were not fetched.
 func (r *run) decide(pieces, length int64, origin *int64) {
+	r.counter.Proved(length)
+	r.placed(pieces, length, origin)
+}
+
+// placed counts pieces that are in place.
+func (r *run) placed(pieces, length int64, origin *int64) {
 	r.decided.add(pieces, func() { *origin += length })
 	r.counter.Add(length)
 }
 
 // combine computes the root while the pieces are fetched: values of zero pieces
 // cost as much as hashing them.
-func (r *run) combine(ctx context.Context, values <-chan Entry) error {
+func (r *run) combine(ctx context.Context, values <-chan part) error {
 	var tree Tree
-	for e := range values {
-		if !e.Zero {
-			tree.Add(e.Value)
+	for p := range values {
+		if !p.Zero {
+			tree.Add(p.Value)
+			r.values.put(p.N, p.Value, false)
 			continue
 		}
-		for n := e.N; n < e.N+e.Count; n++ {
+		for n := p.N; n < p.N+p.Count; n++ {
 			if ctx.Err() != nil {
 				return cancelled(ctx)
 			}
-			tree.Add(ZeroValue(n, PieceLen(n, r.file.Size), Pieces(r.file.Size) == 1))
+			v := r.Cache.zero(n, PieceLen(n, p.size), p.whole())
+			tree.Add(v)
+			r.values.put(n, v, true)
 		}
 	}
 	// A source that refuses closes values before ctx has ended: no value came.
@@ -196,34 +246,31 @@ func (r *run) combine(ctx context.Context, values <-chan Entry) error {
 	return nil
 }
 
-// work fetches queued pieces. What a resumed stage holds although the map does
-// not say so is hashed first.
-func (r *run) work(ctx context.Context, jobs <-chan []Entry) error {
-	f := fetcher{puller: &r.puller, buf: make([]byte, PieceSize)}
+// work fetches queued pieces. What is in place although no map says so is hashed
+// first.
+func (r *run) work(ctx context.Context, jobs <-chan []part) error {
+	f := fetcher{puller: &r.puller}
 	for job := range jobs {
-		f.size = r.file.Size
-		keep := func(e Entry, buf []byte) error {
-			if err := r.st.write(e, buf); err != nil {
-				return err
-			}
-			r.decide(1, int64(len(buf)), &r.bytes.fetched)
-			return r.st.note(r.Dir, e)
+		if f.buf == nil {
+			var free func()
+			f.buf, free = pieceBuffer()
+			defer free()
 		}
 		for len(job) > 0 {
 			if ctx.Err() != nil {
 				return cancelled(ctx)
 			}
-			n, err := r.take(job, &f)
+			n, err := r.take(ctx, job, &f)
 			if err != nil {
 				return err
 			}
 			if n > 0 {
-				if err := f.fetch(ctx, job[:n], keep); err != nil {
+				if err := r.bring(ctx, &f, job[:n]); err != nil {
 					return err
 				}
 			}
 			job = job[n:]
-			if len(job) > 0 { // the piece that take found in the stage
+			if len(job) > 0 { // the piece that take found in place
 				job = job[1:]
 			}
 		}
@@ -231,21 +278,41 @@ func (r *run) work(ctx context.Context, jobs <-chan []Entry) error {
 	return nil
 }
 
-// take returns how many pieces from the front of job have to be fetched, before
-// one that turned out to be in the stage already, which it decides.
-func (r *run) take(job []Entry, f *fetcher) (int, error) {
-	if !r.st.resumed {
-		return len(job), nil
+// bring fetches neighbouring pieces; a dry run only counts them.
+func (r *run) bring(ctx context.Context, f *fetcher, pieces []part) error {
+	if r.DryRun {
+		for _, p := range pieces {
+			r.decide(1, p.len(), &r.bytes.fetched)
+		}
+		return nil
 	}
-	for i, e := range job {
-		buf := f.buf[:PieceLen(e.N, r.file.Size)]
-		data, err := r.st.read(e.N, buf)
+	return f.fetch(ctx, pieces, func(p part, buf []byte) error {
+		r.counter.Proved(int64(len(buf)))
+		defer while(&r.waits.disk)()
+		if err := r.sink.write(ctx, p, buf); err != nil {
+			return err
+		}
+		r.placed(1, int64(len(buf)), &r.bytes.fetched)
+		return r.sink.note(p)
+	})
+}
+
+// take returns how many pieces from the front of job have to be fetched, before
+// one that turned out to be in place already, which it decides, or that the old
+// copy has, in whole or in part.
+func (r *run) take(ctx context.Context, job []part, f *fetcher) (int, error) {
+	for i, p := range job {
+		buf := f.buf[:p.len()]
+		data, err := r.sink.read(p, buf)
 		if err != nil {
 			return 0, err
 		}
-		if data && HashPiece(buf, e.N, Pieces(r.file.Size) == 1) == e.Value {
+		if data && HashPiece(buf, p.N, p.whole()) == p.Value {
 			r.decide(1, int64(len(buf)), r.found())
-			return i, r.st.note(r.Dir, e)
+			return i, r.sink.note(p)
+		}
+		if taken, err := r.fromOld(ctx, p, f); taken || err != nil {
+			return i, err
 		}
 	}
 	return len(job), nil

@@ -16,7 +16,10 @@ import (
 //
 // Layout of slot n, at 40 n: value (32), state (1), zero (3), CRC-32C of
 // the piece number (8 bytes, little endian) and the 36 bytes before (4).
-type slots struct{ f *os.File }
+type slots struct {
+	f    *os.File
+	base int64 // where slot 0 begins
+}
 
 const slotSize = 40
 
@@ -44,13 +47,18 @@ func slotSum(n int64, b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(number[:], castagnoli), castagnoli, b[:36])
 }
 
-// put writes slot n. Different slots may be written at the same time.
-func (s *slots) put(n int64, v Value, state slotState) error {
-	var b [slotSize]byte
+// slotBytes is slot n as it is in the file.
+func slotBytes(n int64, v Value, state slotState) (b [slotSize]byte) {
 	copy(b[:], v[:])
 	b[32] = byte(state)
 	binary.LittleEndian.PutUint32(b[36:], slotSum(n, b[:]))
-	if _, err := s.f.WriteAt(b[:], n*slotSize); err != nil {
+	return b
+}
+
+// put writes slot n. Different slots may be written at the same time.
+func (s *slots) put(n int64, v Value, state slotState) error {
+	b := slotBytes(n, v, state)
+	if _, err := s.f.WriteAt(b[:], s.base+n*slotSize); err != nil {
 		return fmt.Errorf("writing the piece map: %w", err)
 	}
 	return nil
@@ -59,7 +67,7 @@ func (s *slots) put(n int64, v Value, state slotState) error {
 // get reads slot n.
 func (s *slots) get(n int64) (v Value, state slotState, err error) {
 	var b [slotSize]byte
-	if _, err := s.f.ReadAt(b[:], n*slotSize); err == io.EOF {
+	if _, err := s.f.ReadAt(b[:], s.base+n*slotSize); err == io.EOF {
 		return v, slotUnknown, nil
 	} else if err != nil {
 		return v, slotUnknown, fmt.Errorf("reading the piece map: %w", err)

@@ -34,15 +34,10 @@ const stageVersion = 1
 const (
 	mapBytes = 256 << 20
 	mapTime  = 5 * time.Second
+	// streamMapBytes is the same for a stream: a quarter of the least room that
+	// its source has.
+	streamMapBytes = MinSpool / 4
 )
-
-// StageID identifies a stage: inode and birth time, which no other file of the
-// same file system ever has (where the file system keeps no birth times, Btime
-// is zero and the inode alone has to do).
-type StageID struct {
-	Ino   uint64
-	Btime time.Time
-}
 
 // staged is the stage record.
 type staged struct {
@@ -50,7 +45,7 @@ type staged struct {
 	Name    string    `json:"name"` // in StageDir
 	Ino     uint64    `json:"ino"`
 	Btime   time.Time `json:"btime"`
-	Size    int64     `json:"size"`
+	Size    int64     `json:"size"`    // -1: of a stream
 	Carried bool      `json:"carried"` // taken over from another task
 }
 
@@ -66,6 +61,23 @@ func (c counters) plus(d counters) counters {
 	return counters{c.Wire + d.Wire, c.Attempts + d.Attempts, c.Cuts + d.Cuts, c.Seconds + d.Seconds}
 }
 
+// readCounters reads those of earlier starts, none when there is no record or a
+// crash tore it: the result tells of fewer starts.
+func readCounters(dir string) (c counters) {
+	if data, err := os.ReadFile(filepath.Join(dir, countersRecord)); err != nil || json.Unmarshal(data, &c) != nil {
+		return counters{}
+	}
+	return c
+}
+
+// write keeps the counters for the next start. Neither durable nor checked, on
+// purpose: they decide nothing.
+func (c counters) write(dir string) {
+	if data, err := json.Marshal(c); err == nil {
+		_ = os.WriteFile(filepath.Join(dir, countersRecord), data, 0o600)
+	}
+}
+
 // stage is the file that will be the target, and what is known of its pieces.
 type stage struct {
 	staged
@@ -76,8 +88,12 @@ type stage struct {
 	before  counters
 	hook    func(op string) error // nil, or fails an operation for a test
 	sum     func() counters
+	durable func(...Entry) // nil, or told of what the map has
 
+	cached   bool        // direct writes are not wanted
 	indirect atomic.Bool // direct writes are refused
+	through  sync.Mutex  // held in writes through the page cache: the kernel lets them in one by one, and burns time while they wait
+	behind   *behind     // of those
 
 	sync sync.Mutex // held while the map is extended
 
@@ -89,7 +105,7 @@ type stage struct {
 
 // openStages opens StageDir, making it when needed, and refuses a target that
 // cannot be reached from it by rename.
-func (r *run) openStages() error {
+func (r *fileSink) openStages() error {
 	root, err := r.Root.Open(".")
 	if err != nil {
 		return local(err, "opening the resource")
@@ -144,28 +160,9 @@ func openStageDir(root *os.File, create bool) (*os.File, error) {
 	return d, nil
 }
 
-// begin is called with the first line of the manifest: it takes up the stage of
-// an earlier run or makes one, and asks for space.
-func (r *run) begin(file File) error {
-	r.file = file
-	st := &stage{hook: r.hook, sum: r.counters, since: time.Now()}
-	err := st.resume(r.stages, r.Dir, file.Size)
-	if err == nil && st.f == nil {
-		err = st.create(r.stages, r.Dir, r.Task, file.Size, r.Mode == api.ModeCreate)
-	}
-	if err == nil {
-		err = st.prepare(r.Dir)
-	}
-	r.st = st
-	if err != nil {
-		return local(err, "opening the stage")
-	}
-	return r.space()
-}
-
 // space refuses a file that cannot fit. That it does not refuse promises
 // nothing: the source may err, and others write too.
-func (r *run) space() error {
+func (r *fileSink) space() error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(r.stages.Fd()), &st); err != nil {
 		return local(err, "asking for space")
@@ -213,7 +210,7 @@ func (rec staged) open(stages *os.File) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), rec.Name)
 	id, err := identify(fd, "")
 	// It has no size between the record and its first truncate.
-	if err == nil && (id.is(rec.Ino, rec.Btime, rec.Size) || id.is(rec.Ino, rec.Btime, 0)) {
+	if err == nil && (id.is(rec.Ino, rec.Btime, rec.Size) || id.is(rec.Ino, rec.Btime, 0) || rec.Size < 0 && id.is(rec.Ino, rec.Btime, id.size)) {
 		return f, nil
 	}
 	f.Close()
@@ -286,33 +283,43 @@ func (s *stage) record(dir string) error {
 
 // prepare gives the stage its size and opens the piece map.
 func (s *stage) prepare(dir string) error {
-	if err := s.f.Truncate(s.Size); err != nil {
+	if s.Size < 0 {
+		// it grows
+	} else if err := s.f.Truncate(s.Size); err != nil {
 		return fmt.Errorf("giving the stage its size: %w", err)
 	}
-	s.direct = openDirect(s.f)
+	if !s.cached {
+		s.direct = openDirect(s.f, unix.O_WRONLY)
+	}
+	s.behind = openBehind(s.f)
 	var err error
 	if s.known, err = openSlots(filepath.Join(dir, pieceMap)); err != nil {
 		return err
 	}
-	if data, err := os.ReadFile(filepath.Join(dir, countersRecord)); err == nil && json.Unmarshal(data, &s.before) != nil {
-		s.before = counters{} // torn by a crash: the result tells of fewer starts
-	}
+	s.before = readCounters(dir)
 	return nil
 }
 
 func readStaged(dir string) (rec staged, ok bool, err error) {
-	data, err := os.ReadFile(filepath.Join(dir, stageRecord))
+	ok, err = readStageRecord(dir, stageRecord, &rec, &rec.V)
+	return rec, ok, err
+}
+
+// readStageRecord reads a record of a stage, whose version goes to v; ok is false when
+// there is none.
+func readStageRecord(dir, name string, rec any, v *int) (ok bool, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return rec, false, nil
+		return false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(data, &rec)
+		err = json.Unmarshal(data, rec)
 	}
-	if err == nil && rec.V != stageVersion {
-		err = fmt.Errorf("version %d, this program knows %d", rec.V, stageVersion)
+	if err == nil && *v != stageVersion {
+		err = fmt.Errorf("version %d, this program knows %d", *v, stageVersion)
 	}
 	if err != nil {
-		return rec, false, fmt.Errorf("reading the stage record: %w", err)
+		return false, fmt.Errorf("reading the record of the stage: %w", err)
 	}
-	return rec, true, nil
+	return true, nil
 }

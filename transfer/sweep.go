@@ -18,16 +18,24 @@ import (
 // has tasks.
 const maxStages = 1 << 16
 
-// ReadStage returns the stage recorded in the task folder dir; ok is false when
-// there is none.
-func ReadStage(dir string) (id StageID, ok bool, err error) {
-	rec, ok, err := readStaged(dir)
-	return StageID{Ino: rec.Ino, Btime: rec.Btime}, ok, err
+// HasStage says whether the task folder dir records a stage.
+func HasStage(dir string) (bool, error) {
+	if _, ok, err := readTreeStaged(dir); ok || err != nil {
+		return ok, err
+	}
+	_, ok, err := readStaged(dir)
+	return ok, err
 }
 
 // Discard removes the stage of an import that ended without being published, and
 // its records. Only Root and Dir are needed. Doing it twice is no error.
 func (m *Import) Discard() error {
+	if rec, ok, err := readTreeStaged(m.Dir); ok || err != nil {
+		if err != nil {
+			return local(err, "discarding the stage")
+		}
+		return m.discardTree(rec)
+	}
 	rec, ok, err := readStaged(m.Dir)
 	if err != nil || !ok {
 		return local(err, "discarding the stage")
@@ -55,8 +63,15 @@ func (m *Import) Discard() error {
 // target and that the old one never runs again. ok is false when there is
 // nothing to take over.
 func TakeOver(from, to string) (ok bool, err error) {
-	if _, taken, err := readStaged(to); err != nil || taken {
-		return taken, err // taken over before a restart
+	taken, err := HasStage(to)
+	if err != nil {
+		return false, err
+	}
+	if taken { // before a restart
+		return true, dropTaken(from, to)
+	}
+	if ok, err := takeOverTree(from, to); ok || err != nil {
+		return ok, err
 	}
 	rec, ok, err := readStaged(from)
 	if err != nil || !ok {
@@ -78,6 +93,27 @@ func TakeOver(from, to string) (ok bool, err error) {
 	return true, nil
 }
 
+// dropTaken removes the record of a stage that has another one in to: a crash
+// came between the two. The old task would have the stage removed under the new.
+func dropTaken(from, to string) (err error) {
+	oldTree, tree, err1 := readTreeStaged(from)
+	newTree, _, err2 := readTreeStaged(to)
+	oldFile, file, err3 := readStaged(from)
+	newFile, _, err4 := readStaged(to)
+	if err = errors.Join(err1, err2, err3, err4); err == nil {
+		switch {
+		case tree && oldTree.Name == newTree.Name:
+			err = os.Remove(filepath.Join(from, treeStageFile))
+		case file && oldFile.Name == newFile.Name:
+			err = os.Remove(filepath.Join(from, stageRecord))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("removing the old stage record: %w", err)
+	}
+	return nil
+}
+
 func copyMap(from, to string) error {
 	in, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,46 +132,6 @@ func copyMap(from, to string) error {
 		return fmt.Errorf("copying the piece map: %w", err)
 	}
 	return atomicfile.SyncFile(out, "transfer.takeover.map")
-}
-
-// Sweep removes the stages below root for which orphan returns true, and returns
-// how many it removed. orphan must say false for every file that is not recorded
-// as a stage by a task that has ended for good: Sweep itself trusts no names.
-func Sweep(root *os.Root, orphan func(StageID) bool) (removed int, err error) {
-	dir, err := root.Open(".")
-	if err != nil {
-		return 0, local(err, "opening the resource")
-	}
-	defer dir.Close()
-	stages, err := openStageDir(dir, false)
-	if err != nil {
-		if codeOf(err) == api.NotFound {
-			return 0, nil
-		}
-		return 0, err
-	}
-	defer stages.Close()
-	names, err := stageNames(stages)
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range names {
-		id, err := identify(int(stages.Fd()), name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return removed, local(err, "looking at a stage")
-		}
-		if !id.regular() || !orphan(StageID{Ino: id.ino, Btime: id.btime}) {
-			continue
-		}
-		if err := unix.Unlinkat(int(stages.Fd()), name, 0); err != nil {
-			return removed, local(err, "removing a stage")
-		}
-		removed++
-	}
-	return removed, nil
 }
 
 // stageNames lists StageDir.

@@ -14,8 +14,9 @@ import (
 // Every call of w.Write has whole lines and ought to be flushed; nothing else is
 // silent for longer than api.HeartbeatInterval. When the source fails, the last
 // line says so, and Window returns the same error. Codes: bad_range,
-// source_changed, io, cancelled.
-func (x *Export) Window(ctx context.Context, from, n int64, w io.Writer) error {
+// source_changed, io, cancelled. done is of no use to a file, which is read again
+// where it lies.
+func (x *Export) Window(ctx context.Context, from, n, done int64, w io.Writer) error {
 	pieces := x.src.pieces()
 	if from < 0 || from >= pieces || n < 1 || n > api.MaxWindow {
 		return fail(api.BadRange, nil, "a window of %d pieces from %d of %d", n, from, pieces)
@@ -106,19 +107,28 @@ func (x *Export) reachSome(ctx context.Context, enough, to int64, beat func() er
 		if hashed >= enough {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return cancelled(ctx)
-		case <-x.ctx.Done():
-			return fail(api.Draining, nil, "the export is being closed")
-		case <-silence.C:
-			if err := beat(); err != nil {
-				return err
-			}
-			silence.Reset(api.HeartbeatInterval)
-		case <-news:
+		if err := await(ctx, x.ctx, news, silence, beat); err != nil {
+			return err
 		}
 	}
+}
+
+// await waits for news of an export, whose context ends when it is closed, or for
+// the end of a silence that calls for a heartbeat.
+func await(ctx, export context.Context, news <-chan struct{}, silence *time.Timer, beat func() error) error {
+	select {
+	case <-ctx.Done():
+		return cancelled(ctx)
+	case <-export.Done():
+		return fail(api.Draining, nil, "the export is being closed")
+	case <-silence.C:
+		if err := beat(); err != nil {
+			return err
+		}
+		silence.Reset(api.HeartbeatInterval)
+	case <-news:
+	}
+	return nil
 }
 
 func (x *Export) file() File {
@@ -135,7 +145,10 @@ func (x *Export) lastLine(next int64) line {
 }
 
 // write sends lines in one call.
-func (x *Export) write(w io.Writer, lines ...line) error {
+func (x *Export) write(w io.Writer, lines ...line) error { return writeLines(w, lines...) }
+
+// writeLines sends lines in one call.
+func writeLines(w io.Writer, lines ...line) error {
 	var b []byte
 	for _, l := range lines {
 		b = l.append(b)

@@ -1,8 +1,8 @@
 package transfer
 
 import (
-	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -39,8 +39,7 @@ func (s *stage) write(e Entry, buf []byte) error {
 	if err != nil || direct {
 		return local(err, "writing piece %d", e.N)
 	}
-	err = unix.SyncFileRange(int(s.f.Fd()), e.N*PieceSize, int64(len(buf)), unix.SYNC_FILE_RANGE_WRITE)
-	if err != nil && !errors.Is(err, syscall.ENOSYS) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ESPIPE) {
+	if err := s.behind.wrote(s.f, Range{e.N * PieceSize, int64(len(buf))}); err != nil {
 		return local(s.spoil(err), "writing piece %d", e.N)
 	}
 	return nil
@@ -51,13 +50,22 @@ func (s *stage) write(e Entry, buf []byte) error {
 func (s *stage) note(dir string, e Entry) error {
 	s.mu.Lock()
 	s.fresh = append(s.fresh, e)
-	due := len(s.fresh) >= mapBytes/PieceSize || time.Since(s.since) >= mapTime
+	due := len(s.fresh) >= s.mapEvery() || time.Since(s.since) >= mapTime
 	s.mu.Unlock()
 	if !due || !s.sync.TryLock() {
 		return nil
 	}
 	defer s.sync.Unlock()
 	return s.extend(dir)
+}
+
+// mapEvery is how many pieces are written between two extensions of the map. The
+// source of a stream waits for them: its room is bounded.
+func (s *stage) mapEvery() int {
+	if s.Size < 0 {
+		return streamMapBytes / PieceSize
+	}
+	return mapBytes / PieceSize
 }
 
 // checkpoint extends the map by everything written.
@@ -98,10 +106,10 @@ func (s *stage) extend(dir string) error {
 	if err != nil {
 		return local(err, "extending the piece map")
 	}
-	if data, err := json.Marshal(s.sum()); err == nil {
-		// Not durable on purpose: it decides nothing.
-		_ = os.WriteFile(filepath.Join(dir, countersRecord), data, 0o600)
+	if s.durable != nil {
+		s.durable(fresh...)
 	}
+	s.sum().write(dir)
 	return nil
 }
 
@@ -161,20 +169,20 @@ func (s *stage) read(n int64, buf []byte) (ok bool, err error) {
 	if err := s.op("read"); err != nil {
 		return false, local(err, "reading the stage")
 	}
-	if _, err := s.f.ReadAt(buf, off); err != nil {
-		return false, local(err, "reading the stage")
+	_, err = s.f.ReadAt(buf, off)
+	if s.Size < 0 && errors.Is(err, io.EOF) {
+		return false, nil // the stage of a stream ends where its writers were stopped
 	}
-	return true, nil
+	return err == nil, local(err, "reading the stage")
 }
 
 // clear makes the pieces of e a hole; a resumed stage may hold the bytes of
 // another state of the source there.
-func (s *stage) clear(e Entry) error {
-	if !s.resumed || s.Size == 0 {
+func (s *stage) clear(e part) error {
+	off, length := e.off(), e.len()
+	if !s.resumed || length == 0 {
 		return nil
 	}
-	off := e.N * PieceSize
-	length := min(s.Size, (e.N+e.Count)*PieceSize) - off
 	for n := e.N; n < e.N+e.Count; n++ {
 		if _, err := s.has(Entry{N: n, Count: 1, Zero: true}); err != nil {
 			return err
@@ -241,6 +249,7 @@ func (s *stage) close() {
 	if s.direct != nil {
 		s.direct.Close()
 	}
+	s.behind.close()
 	if s.known != nil {
 		s.known.close()
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 
 	"gantry/api"
 	"gantry/fastcgi"
@@ -46,6 +47,8 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return body, nil
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, api.BadRequest.Err("the body is shorter than its Content-Length")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, api.BadRequest.Err("the body did not come in time")
 	}
 	return nil, err
 }

@@ -25,7 +25,7 @@ func Feed(w http.ResponseWriter, r *http.Request, f *feedback.Feed, after int64,
 
 // left reports whether err only says that the reply was not wanted to its end.
 func left(err error) bool {
-	for _, cause := range []error{fastcgi.ErrClientGone, fastcgi.ErrAborted, fastcgi.ErrServerClosed, ErrStopping} {
+	for _, cause := range []error{fastcgi.ErrClientGone, fastcgi.ErrAborted, fastcgi.ErrServerClosed, ErrStopping, context.Canceled} {
 		if errors.Is(err, cause) {
 			return true
 		}

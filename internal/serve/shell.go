@@ -19,9 +19,13 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// HealthPath answers whether the program works, to the front and to the
-// responder's own uid, without certificate.
-const HealthPath = "/healthz"
+// HealthPath answers whether the program works, and ReadyPath whether it takes
+// work, to the front, to the program's own uid and to local callers, without
+// certificate.
+const (
+	HealthPath = "/healthz"
+	ReadyPath  = "/readyz"
+)
 
 // A Handler answers one request. An error that it returns before anything was
 // written becomes the reply; later it is logged only.
@@ -36,10 +40,16 @@ type Config struct {
 	Front    Front
 	// Authorize judges a caller who is known, before the handler runs.
 	Authorize func(access.Caller, api.Route, map[string]string) error
-	// Health is nil or says why the program does not work.
-	Health func() error
-	DirID  string
-	Log    *slog.Logger // nil discards
+	// Refused is told of a request that was refused before its handler ran, with
+	// who asked as far as that is known; nil: nobody is.
+	Refused func(c access.Caller, route api.Route, vars map[string]string, err error)
+	// Observe is told of every request that is over; nil: nobody is.
+	Observe func(route string, status int, took time.Duration)
+	// Health is nil or says why the program does not work, Ready why it takes no
+	// work; without Ready there is no ReadyPath.
+	Health, Ready func() error
+	DirID         string
+	Log           *slog.Logger // nil discards
 }
 
 // A Shell serves the routes. It is safe for concurrent use.
@@ -117,24 +127,50 @@ func (s *Shell) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil && reply.status == 0 {
 		s.problem(reply, r, Wire(err))
 	}
-	s.record(r, c, reply, err, time.Since(begin))
+	took := time.Since(begin)
+	s.record(r, c, reply, err, took)
+	if s.config.Observe != nil {
+		s.config.Observe(c.route, reply.status, took)
+	}
 }
 
 // answer runs the checks in the order in which they reveal least, then the
 // handler.
 func (s *Shell) answer(w http.ResponseWriter, r *http.Request, c *call) error {
-	if r.URL.Path == HealthPath {
+	switch {
+	case r.URL.Path == HealthPath:
 		c.route = "healthz"
-		return s.health(w, r)
-	}
-	params := fastcgi.ParamsFrom(r.Context())
-	if err := s.checkFront(r, params); err != nil {
-		return err
+		return s.health(w, r, s.config.Health)
+	case r.URL.Path == ReadyPath && s.config.Ready != nil:
+		c.route = "readyz"
+		return s.health(w, r, s.config.Ready)
 	}
 	methods, vars := s.find(r)
 	route, found := methods[r.Method]
 	c.route = route.Name
-	caller, err := access.Identify(params, s.config.Verifier, time.Now())
+	if err := s.admit(w, r, c, methods, route, found, vars); err != nil {
+		if s.config.Refused != nil {
+			s.config.Refused(c.caller, route, vars, err)
+		}
+		return err
+	}
+	ctx := r.Context()
+	if c.known && c.caller.Cert != nil {
+		var stop func()
+		ctx, stop = recheck(ctx, s.config.Verifier, c.caller)
+		defer stop()
+	}
+	r = mux.SetURLVars(r.WithContext(ctx), vars)
+	err := s.config.Handlers[route.Name](w, r)
+	if cause := context.Cause(ctx); errors.Is(cause, ErrRevoked) {
+		return cause
+	}
+	return err
+}
+
+// admit decides whether the handler may run, and notes who asks.
+func (s *Shell) admit(w http.ResponseWriter, r *http.Request, c *call, methods map[string]api.Route, route api.Route, found bool, vars map[string]string) error {
+	caller, err := s.identify(r)
 	if err != nil && !(route.Name == api.RouteCRL && Wire(err).Code == api.StaleCRL.Name) {
 		return err
 	}
@@ -151,21 +187,20 @@ func (s *Shell) answer(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := checkBody(r, route); err != nil {
 		return err
 	}
-	if err := s.config.Authorize(caller, route, vars); err != nil {
-		return err
+	return s.config.Authorize(caller, route, vars)
+}
+
+// identify finds out who asks: a process of this machine, or whom the front's
+// parameters prove.
+func (s *Shell) identify(r *http.Request) (access.Caller, error) {
+	if local := localFrom(r.Context()); local != nil {
+		return access.Caller{Local: &local.who}, local.err
 	}
-	ctx := r.Context()
-	if c.known {
-		var stop func()
-		ctx, stop = recheck(ctx, s.config.Verifier, caller)
-		defer stop()
+	params := fastcgi.ParamsFrom(r.Context())
+	if err := s.checkFront(r, params); err != nil {
+		return access.Caller{}, err
 	}
-	r = mux.SetURLVars(r.WithContext(ctx), vars)
-	err = s.config.Handlers[route.Name](w, r)
-	if cause := context.Cause(ctx); errors.Is(cause, ErrRevoked) {
-		return cause
-	}
-	return err
+	return access.Identify(params, s.config.Verifier, time.Now())
 }
 
 // find looks the path up; methods is nil when no route has it.
@@ -202,17 +237,20 @@ func allow(methods map[string]api.Route) string {
 	return strings.Join(names, ", ")
 }
 
-func (s *Shell) health(w http.ResponseWriter, r *http.Request) error {
-	peer, ok := fastcgi.PeerFrom(r.Context())
-	if !ok || !s.AllowPeer(peer) {
+func (s *Shell) health(w http.ResponseWriter, r *http.Request, healthy func() error) error {
+	if local := localFrom(r.Context()); local != nil {
+		if local.err != nil {
+			return local.err
+		}
+	} else if peer, ok := fastcgi.PeerFrom(r.Context()); !ok || !s.AllowPeer(peer) {
 		return api.BadFront.Err("requests are taken from the front only")
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		return api.BadMethod.Err("this route takes GET, HEAD")
 	}
-	if s.config.Health != nil {
-		if err := s.config.Health(); err != nil {
+	if healthy != nil {
+		if err := healthy(); err != nil {
 			return err
 		}
 	}
@@ -228,7 +266,7 @@ func (s *Shell) record(r *http.Request, c *call, w *reply, err error, took time.
 		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
 	}
 	if c.known {
-		attrs = append(attrs, slog.String("caller", c.caller.ID.String()))
+		attrs = append(attrs, slog.String("caller", c.caller.String()))
 	}
 	if c.task != "" {
 		attrs = append(attrs, slog.String("task", c.task))
@@ -243,7 +281,7 @@ func (s *Shell) record(r *http.Request, c *call, w *reply, err error, took time.
 		}
 		attrs = append(attrs, slog.String("code", wire.Code), slog.String("err", feedback.Printable(err.Error())))
 	}
-	if c.route == "healthz" && err == nil {
+	if (c.route == "healthz" || c.route == "readyz") && err == nil {
 		level = slog.LevelDebug
 	}
 	s.log.LogAttrs(r.Context(), level, "request", attrs...)
