@@ -11,16 +11,20 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"gantry/api"
-	"gantry/front/selftest"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Bounds of CheckURL; each request is within those of package selftest.
 const (
-	checkTimeout = 30 * time.Second // of one check
+	checkTimeout = 18 * time.Second // of one check
+	// atOnce is how many checks that measure no time run side by side.
+	atOnce       = 8
 	checkLines   = 20
 	checkEvery   = 50 * time.Millisecond
 	checkOrdered = 10_000
@@ -38,63 +42,94 @@ const (
 
 // Check is one line of CheckURL's answer.
 type Check struct {
-	Name   string // short and stable, for scripts: "tls", "lines", …
-	OK     bool
-	Text   string // one sentence: what was found
-	Detail string // the figures behind it; may be empty
+	Name   string `json:"name"` // short and stable, for scripts: "tls", "lines", …
+	OK     bool   `json:"ok"`
+	Text   string `json:"text"`            // one sentence: what was found
+	Detail string `json:"detail,omitzero"` // the figures behind it
+	Remedy string `json:"remedy,omitzero"` // of a failed one: the line of the front's configuration that mends it
 }
 
 // checker is one run of CheckURL.
 type checker struct {
 	base string // https://HOST:PORT
-	host string // HOST:PORT
-	conf *tls.Config
-	http *http.Client
+	// prefix is the API's path: api.Prefix or api.MasterPrefix.
+	prefix string
+	host   string // HOST:PORT
+	conf   *tls.Config
+	http   *http.Client
+
+	kind Kind // as the front's parameters tell; "" until then
 }
 
-// CheckURL tries out a live front with what is harmless there: TLS, the demand
-// for a certificate, whether lines come when they are written, whether a
-// handler learns that its client left, ranges, refused and accepted uploads,
-// header hygiene. base is the front's URL without a path; conf is the
-// caller's side of TLS (pki.ClientTLS), whose certificate needs the right
-// "selftest". It takes a few seconds and sends at most 64 MiB. If nothing can
-// be reached, the list ends with the check that says so.
-func CheckURL(ctx context.Context, base string, conf *tls.Config) []Check {
+// CheckURL tries out a live front with what is harmless there; Checks lists
+// what. base is the front's URL without a path; conf is the caller's side of
+// TLS (pki.ClientTLS), whose certificate needs the right "selftest". only names
+// the checks to run; none: all. It takes less than 20 s and moves at most
+// 200 MiB. If nothing can be reached, the list ends with the check that says so.
+func CheckURL(ctx context.Context, base string, conf *tls.Config, only ...string) []Check {
+	return checkURL(ctx, base, api.Prefix, conf, only)
+}
+
+// CheckMasterURL is CheckURL for the front of a master.
+func CheckMasterURL(ctx context.Context, base string, conf *tls.Config, only ...string) []Check {
+	return checkURL(ctx, base, api.MasterPrefix, conf, only)
+}
+
+func checkURL(ctx context.Context, base, prefix string, conf *tls.Config, only []string) []Check {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
 		return []Check{{Name: "url", Text: fmt.Sprintf("%q is no https URL without a path; example: https://192.0.2.10:8443", base)}}
 	}
-	c := &checker{base: "https://" + u.Host, host: u.Host, conf: conf}
+	c := &checker{base: "https://" + u.Host, prefix: prefix, host: u.Host, conf: conf}
 	if u.Port() == "" {
 		c.host = net.JoinHostPort(u.Hostname(), "443")
 	}
 	tr := c.transport(conf)
 	defer tr.CloseIdleConnections()
 	c.http = &http.Client{Transport: tr}
+	return c.all(ctx, func(name string) bool { return len(only) == 0 || slices.Contains(only, name) })
+}
 
-	var out []Check
-	for _, one := range []struct {
-		name string
-		run  func(context.Context) (text, detail string, err error)
-		must bool // without it the rest makes no sense
-	}{
-		{"tls", c.tls, true}, {"api", c.api, true},
-		{"certificate", c.demanded, false}, {"http1", c.http1, false}, {"resumption", c.resumption, false},
-		{"lines", c.lines, false}, {"order", c.order, false}, {"cancel", c.cancel, false},
-		{"range", c.ranges, false}, {"refusal", c.refusal, false}, {"upload", c.upload, false}, {"headers", c.headers, false},
-	} {
-		within, stop := context.WithTimeout(ctx, checkTimeout)
-		text, detail, err := one.run(within)
-		stop()
-		if err != nil {
-			text = err.Error()
-		}
-		out = append(out, Check{one.name, err == nil, text, detail})
-		if err != nil && one.must {
-			break
+// all runs the checks: first those without which the rest makes no sense, then
+// those that measure time, one by one, then the others side by side.
+func (c *checker) all(ctx context.Context, wanted func(string) bool) []Check {
+	out := make([]Check, len(checklist))
+	for i, one := range checklist {
+		if one.when == first {
+			if out[i] = c.run(ctx, one); !out[i].OK {
+				return out[:i+1]
+			}
 		}
 	}
-	return out
+	for i, one := range checklist {
+		if one.when == alone && wanted(one.name) {
+			out[i] = c.run(ctx, one)
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, one := range checklist {
+		if one.when == beside && wanted(one.name) {
+			group.Go(func() error { out[i] = c.run(ctx, one); return nil })
+		}
+	}
+	group.Wait()
+	return slices.DeleteFunc(out, func(one Check) bool { return !wanted(one.Name) })
+}
+
+// run runs one check.
+func (c *checker) run(ctx context.Context, one checkItem) Check {
+	ctx, stop := context.WithTimeout(ctx, checkTimeout)
+	defer stop()
+	text, detail, err := one.run(c, ctx)
+	if err == nil {
+		return Check{Name: one.name, OK: true, Text: text, Detail: detail}
+	}
+	remedy := one.mend
+	if special, ok := errors.AsType[*mended](err); ok {
+		remedy = special.mend
+	}
+	return Check{Name: one.name, Text: err.Error(), Detail: detail, Remedy: remedy.line(c.kind)}
 }
 
 func (c *checker) transport(conf *tls.Config) *http.Transport {
@@ -113,9 +148,17 @@ func (c *checker) dial(ctx context.Context, conf *tls.Config) (tls.ConnectionSta
 	return conn.(*tls.Conn).ConnectionState(), nil
 }
 
+// things is the path of what the API keeps by id.
+func (c *checker) things() string {
+	if c.prefix == api.MasterPrefix {
+		return c.prefix + "/jobs/"
+	}
+	return c.prefix + "/tasks/"
+}
+
 // send makes a request below the self tests. The caller closes the body.
 func (c *checker) send(ctx context.Context, client *http.Client, method, path string, body io.Reader, length int64) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+selftest.Prefix+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+c.prefix+"/selftest/"+path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package front
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -25,42 +24,54 @@ func (c *checker) tls(ctx context.Context) (string, string, error) {
 	if err != nil {
 		return "", "", fmt.Errorf("no connection to %s: %w", c.host, err)
 	}
-	old := c.conf.Clone()
-	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	if _, err := c.dial(ctx, old); err == nil {
-		return "", "", errors.New("the front also speaks TLS 1.2; node traffic needs 1.3 only")
-	}
-	leaf := state.PeerCertificates[0]
-	return "TLS 1.3 only, and the front is the one expected",
-		fmt.Sprintf("%s, certificate until %s", tls.CipherSuiteName(state.CipherSuite), leaf.NotAfter.UTC().Format(time.RFC3339)), nil
+	return "the front is the one expected", tls.CipherSuiteName(state.CipherSuite), nil
 }
 
 // api says whether there is a node behind the front that lets us test it.
 func (c *checker) api(ctx context.Context) (string, string, error) {
-	var h selftest.Headers
-	if err := c.ask(ctx, "headers", &h); err != nil {
+	resp, err := c.send(ctx, c.http, http.MethodGet, "headers", nil, 0)
+	if err != nil {
 		return "", "", err
 	}
+	status := resp.StatusCode
+	c.kind = kindOf(resp.Header.Get("Server"))
+	var h selftest.Headers
+	if err := answer(resp, &h); err != nil {
+		return "", "", because(status, err)
+	}
+	c.kind = kindOf(h.Params["SERVER_SOFTWARE"])
 	return "a gantry node answers", h.Params["SERVER_SOFTWARE"], nil
 }
 
-func (c *checker) demanded(ctx context.Context) (string, string, error) {
-	bare := c.conf.Clone()
-	bare.Certificates, bare.GetClientCertificate = nil, nil
-	tr := c.transport(bare)
-	defer tr.CloseIdleConnections()
-	resp, err := c.send(ctx, &http.Client{Transport: tr}, http.MethodGet, "headers", nil, 0)
-	if ctx.Err() != nil {
-		return "", "", ctx.Err()
+// kindOf is the front that a Server header or SERVER_SOFTWARE names. With
+// server.tag = "" lighttpd has neither.
+func kindOf(software string) Kind {
+	if software == "" {
+		return Lighttpd
 	}
-	if err != nil {
-		return "a client without a certificate is refused", "in the handshake", nil
+	for _, k := range Kinds {
+		if strings.HasPrefix(strings.ToLower(software), string(k)) {
+			return k
+		}
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusBadRequest {
-		return "a client without a certificate is refused", resp.Status, nil
+	return ""
+}
+
+// because says what to look at when the node did not answer.
+func because(status int, err error) error {
+	switch status {
+	case http.StatusForbidden:
+		return &mended{err, mend{
+			`ssl.verifyclient.activate, ssl.verifyclient.exportcert = "enable"; or the caller lacks the right selftest`,
+			"fastcgi_param SSL_CLIENT_VERIFY, SSL_CLIENT_CERT, HTTPS, and ssl_verify_client on; or the caller lacks the right selftest",
+		}}
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return &mended{err, mend{
+			`the responder (fcgi-app probe asks it), or "socket" => in fastcgi.server`,
+			"the responder (fcgi-app probe asks it), or the socket in fastcgi_pass",
+		}}
 	}
-	return "", "", fmt.Errorf("a client without a certificate gets %s; the front must refuse it", resp.Status)
+	return err
 }
 
 func (c *checker) http1(ctx context.Context) (string, string, error) {
@@ -71,7 +82,7 @@ func (c *checker) http1(ctx context.Context) (string, string, error) {
 		return "", "", err
 	}
 	if state.NegotiatedProtocol == "h2" {
-		return "", "", errors.New("the front prefers HTTP/2; node traffic is HTTP/1.1, turn HTTP/2 off on this listener")
+		return "", "", errors.New("the front prefers HTTP/2; node traffic is HTTP/1.1")
 	}
 	return "HTTP/1.1 only", "", nil
 }
@@ -98,7 +109,7 @@ func (c *checker) resumption(ctx context.Context) (string, string, error) {
 		resp.Body.Close()
 		tr.CloseIdleConnections()
 		if resp.TLS.DidResume {
-			return "", "", errors.New("the front resumes sessions, so a certificate is not asked for again; turn session tickets and session cache off")
+			return "", "", errors.New("the front resumes sessions, so a certificate is not asked for again")
 		}
 	}
 	return "sessions are not resumed", "", nil
@@ -146,7 +157,7 @@ func (c *checker) lines(ctx context.Context) (string, string, error) {
 	median, worst := offsets[len(offsets)/2]-offsets[0], offsets[len(offsets)-1]-offsets[0]
 	detail := fmt.Sprintf("%d lines: median %s, worst %s later than the fastest", len(offsets), median.Round(time.Microsecond), worst.Round(time.Microsecond))
 	if median > lateLine {
-		return "", detail, errors.New("lines are held back on the way; turn buffering and compression off")
+		return "", detail, errors.New("lines are held back on the way")
 	}
 	return "each line arrives when it is written", detail, nil
 }
@@ -193,14 +204,14 @@ func (c *checker) cancel(ctx context.Context) (string, string, error) {
 	took := time.Since(from)
 	detail := fmt.Sprintf("after %s, one round trip included", took.Round(100*time.Microsecond))
 	if !a.Left || took > lateCancel {
-		return "", detail, errors.New("a handler is not told when its client leaves; on lighttpd set tcp-fin-propagate, on nginx leave fastcgi_ignore_client_abort off")
+		return "", detail, errors.New("a handler is not told when its client leaves")
 	}
 	return "a handler learns that its client left", detail, nil
 }
 
 func (c *checker) ranges(ctx context.Context) (string, string, error) {
 	const from, length = 5_000_001, 70_000
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+selftest.Prefix+"range", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+c.prefix+"/selftest/"+"range", nil)
 	if err != nil {
 		return "", "", err
 	}
@@ -246,11 +257,11 @@ func (c *checker) refusal(ctx context.Context) (string, string, error) {
 	detail := fmt.Sprintf("%d of %d MiB were sent", sent>>20, checkRefused>>20)
 	switch {
 	case status == http.StatusRequestEntityTooLarge:
-		return "", detail, errors.New("the front refuses a body of 64 MiB by itself; raise its limit")
+		return "", detail, &mended{errors.New("the front refuses a body of 64 MiB by itself"), mend{"server.max-request-size, as gantry front config prints it", "client_max_body_size, as gantry front config prints it"}}
 	case status != http.StatusForbidden:
 		return "", detail, fmt.Errorf("a refused upload is answered with %d", status)
 	case sent >= checkRefused:
-		return "", detail, errors.New("a refused upload is taken to its end; turn request buffering off")
+		return "", detail, errors.New("a refused upload is taken to its end")
 	}
 	return "a refused upload stops early", detail, nil
 }
@@ -266,7 +277,7 @@ func (c *checker) refused(ctx context.Context, body *counter) (status int, sent 
 		return 0, 0, err
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+selftest.Prefix+"refuse", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+c.prefix+"/selftest/"+"refuse", body)
 	if err != nil {
 		return 0, 0, errors.Join(err, conn.Close())
 	}
@@ -301,38 +312,9 @@ func (c *checker) upload(ctx context.Context) (string, string, error) {
 	if want := selftest.Digest(checkUpload); u.Bytes != checkUpload || u.Digest != want {
 		return "", "", fmt.Errorf("of an upload of %d bytes %d arrived, digest %s instead of %s", checkUpload, u.Bytes, u.Digest, want)
 	}
+	if u.Length != checkUpload {
+		return "", "", &mended{fmt.Errorf("the responder was told a length of %d instead of %d", u.Length, checkUpload),
+			mend{"no setenv that changes CONTENT_LENGTH", "fastcgi_param CONTENT_LENGTH $content_length if_not_empty;"}}
+	}
 	return "uploads arrive whole", fmt.Sprintf("%d MiB in %s", checkUpload>>20, time.Since(from).Round(time.Millisecond)), nil
-}
-
-// headers tries to be somebody else.
-func (c *checker) headers(ctx context.Context) (string, string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+selftest.Prefix+"headers", nil)
-	if err != nil {
-		return "", "", err
-	}
-	for _, name := range []string{"SSL-Client-Verify", "SSL_CLIENT_VERIFY", "SSL-Client-Cert", "SSL_CLIENT_CERT"} {
-		req.Header[name] = []string{"spoofed"}
-	}
-	req.Header.Set("Proxy", "http://192.0.2.1/") // RFC 5737: an address that is nobody's
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return "", "", err
-	}
-	var h selftest.Headers
-	if err := answer(resp, &h); err != nil {
-		return "", "", err
-	}
-	if h.Params["SSL_CLIENT_VERIFY"] != "SUCCESS" || len(h.HTTP["Proxy"]) > 0 {
-		return "", "", fmt.Errorf("headers from the client pass for identity or proxy settings: SSL_CLIENT_VERIFY is %q", h.Params["SSL_CLIENT_VERIFY"])
-	}
-	if len(c.conf.Certificates) > 0 {
-		want := fmt.Sprintf("sha256:%x", sha256.Sum256(c.conf.Certificates[0].Certificate[0]))
-		if got := h.Params["SSL_CLIENT_CERT"]; got != want {
-			return "", "", fmt.Errorf("the node sees certificate %q instead of %q", got, want)
-		}
-	}
-	if v := resp.Header.Get("Server"); strings.Contains(v, "/") {
-		return "", "", fmt.Errorf("the front tells its version to everybody: %q", v)
-	}
-	return "identity comes from the handshake, not from headers", "", nil
 }

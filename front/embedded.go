@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"html"
 	"log"
 	"net"
 	"net/http"
@@ -15,7 +16,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"gantry/api"
 	"gantry/pki"
 )
 
@@ -73,7 +73,7 @@ func newEmbeddedServer(o Options) *http.Server {
 	h1 := new(http.Protocols)
 	h1.SetHTTP1(true)
 	return &http.Server{
-		Handler:           onlyNode(o.MaxUpload, &gateway{socket: o.Socket, token: o.Token, logf: o.Logf}),
+		Handler:           onlyPrefix(o.Prefix, o.MaxUpload, &gateway{socket: o.Socket, token: o.Token, logf: o.Logf}),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       keepAliveTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
@@ -121,26 +121,34 @@ func embeddedTLS(o Options) (*tls.Config, error) {
 	return pki.ServerTLS(id), nil
 }
 
-// onlyNode lets requests for the node API through and answers all others.
-func onlyNode(maxUpload int64, next http.Handler) http.Handler {
+// onlyPrefix lets requests for the one API through and answers all others.
+func onlyPrefix(prefix string, maxUpload int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		clean := path.Clean(r.URL.Path)
 		switch {
 		// The responder routes on the raw path. One that means something else
 		// when it is cleaned is not passed on at all.
-		case !strings.HasPrefix(clean+"/", api.Prefix+"/") || !strings.HasPrefix(r.URL.Path, api.Prefix+"/"):
-			http.Error(w, "not found", http.StatusNotFound)
+		case !strings.HasPrefix(clean+"/", prefix+"/") || !strings.HasPrefix(r.URL.Path, prefix+"/"):
+			page(w, "not found", http.StatusNotFound)
 		case clean != strings.TrimSuffix(r.URL.Path, "/"):
-			http.Error(w, "path with empty, \".\" or \"..\" elements", http.StatusBadRequest)
+			page(w, "path with empty, \".\" or \"..\" elements", http.StatusBadRequest)
 		// gofast would end a broken chunked body like a complete one.
 		case r.ContentLength < 0:
-			http.Error(w, "a body needs a Content-Length", http.StatusLengthRequired)
+			page(w, "a body needs a Content-Length", http.StatusLengthRequired)
 		case r.ContentLength > maxUpload:
-			http.Error(w, "body too large", http.StatusRequestEntityTooLarge)
+			page(w, "body too large", http.StatusRequestEntityTooLarge)
 		default:
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// page answers for the front itself, in HTML as other web servers do: so nobody
+// takes it for a node's answer.
+func page(w http.ResponseWriter, text string, status int) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "<!doctype html><title>%d</title><p>%s\n", status, html.EscapeString(text))
 }
 
 // params are the FastCGI parameters of r: CGI/1.1 (RFC 3875), the client's

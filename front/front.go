@@ -2,8 +2,8 @@
 // lighttpd, nginx, and a small embedded one for development and the demo.
 //
 // A front terminates TLS, demands a client certificate, and forwards
-// /node/v1/ over FastCGI to a unix socket. It judges nothing else: who the
-// caller is and what he may do is decided behind it.
+// /node/v1/, or a master's /api/v1/, over FastCGI to a unix socket. It judges
+// nothing else: who the caller is and what he may do is decided behind it.
 //
 // Tour:
 //
@@ -78,6 +78,9 @@ type Options struct {
 	// the list is about networks, not about rights. Empty: bulk data shares
 	// the API's addresses.
 	Data []string
+	// Prefix is the one path that is forwarded: api.Prefix (which "" means) for
+	// a node, api.MasterPrefix for a master.
+	Prefix string
 	// Socket is the responder's unix socket; at most 107 bytes.
 	Socket string
 	// Cert (the front's certificate, then its chain), Key and CA (what signed

@@ -41,11 +41,6 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w: w, rc: http.NewResponseController(w), client: r.Context(), r: r.WithContext(ctx), giveUp: giveUp,
 		noBody: r.Method == http.MethodHead, want: -1, bodyDone: r.Body == http.NoBody,
 	}
-	// The answer may begin while the body is still being read, and may be the
-	// reason to stop reading it.
-	if err := x.rc.EnableFullDuplex(); err != nil {
-		g.logf("embedded front: full duplex: %v", err)
-	}
 	dial := func() (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		c, err := d.DialContext(ctx, "unix", g.socket)
@@ -63,6 +58,12 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer client.Close()
 	defer x.conn.watch.Stop()
+	// The answer may begin while the body is still being read, and may be the
+	// reason to stop reading it. Not before: where nobody is dialled nobody reads
+	// the body, and net/http would trip over its own reading.
+	if err := x.rc.EnableFullDuplex(); err != nil {
+		g.logf("embedded front: full duplex: %v", err)
+	}
 	// A client that leaves closes the responder's socket at once: the only
 	// cancel signal that FastCGI servers give.
 	defer context.AfterFunc(ctx, func() { x.conn.Close() })()

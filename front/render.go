@@ -53,6 +53,7 @@ func (l listen) Host() string {
 type data struct {
 	Options
 	Prefix, Bare, SendPrefix string // Bare is Prefix without its slash
+	What                     string // stands behind the front
 	All                      []listen
 	MaxUploadKB              int64
 }
@@ -76,7 +77,7 @@ func Render(k Kind, o Options) (string, error) {
 		return "", err
 	}
 	return execute(files, "node.conf.tmpl", data{
-		Options: o, Prefix: api.Prefix + "/", Bare: api.Prefix, SendPrefix: SendPrefix,
+		Options: o, Prefix: o.Prefix + "/", Bare: o.Prefix, SendPrefix: SendPrefix, What: what(o.Prefix),
 		All: all, MaxUploadKB: o.MaxUpload / 1024,
 	})
 }
@@ -140,6 +141,15 @@ func check(o *Options) ([]listen, error) {
 	if err := checkSend(o.Send); err != nil {
 		return nil, err
 	}
+	if o.Prefix == "" {
+		o.Prefix = api.Prefix
+	}
+	if what(o.Prefix) == "" {
+		return nil, fmt.Errorf("prefix: %q; allowed: %s, %s", o.Prefix, api.Prefix, api.MasterPrefix)
+	}
+	if o.Prefix == api.MasterPrefix && len(o.Data)+len(o.Send) > 0 {
+		return nil, fmt.Errorf("data and send: a master has no bulk data and no files")
+	}
 	if o.MaxUpload == 0 {
 		o.MaxUpload = DefaultMaxUpload
 	}
@@ -147,6 +157,11 @@ func check(o *Options) ([]listen, error) {
 		return nil, fmt.Errorf("max upload: %d bytes; allowed: %d to %d", o.MaxUpload, minUpload, int64(maxUpload))
 	}
 	return all, nil
+}
+
+// what stands behind a prefix.
+func what(prefix string) string {
+	return map[string]string{api.Prefix: "node", api.MasterPrefix: "master"}[prefix]
 }
 
 func addresses(o *Options) ([]listen, error) {

@@ -16,8 +16,11 @@
 //	POST slow-read?pause=2s           rests before it reads the body
 //	GET  headers                      what of identity and headers arrived
 //	GET  big?n=1048576                n bytes of Content
+//	GET  short?n=100000               promises n bytes and ends after half of them
+//	GET  flow?id=                     FlowSize bytes, as fast as they are taken
+//	GET  flow/ask?id=                 how many of them the front has taken
 //	GET  range                        RangeSize bytes of Content with an ETag; one range
-//	GET  die?how=…&id=                three lines, then a bad end; only with Options.Danger
+//	GET  die?how=…&id=&for=3s         three lines, then a bad end; only with Options.Danger
 //	GET  die/now?id=                  lets it come to that
 //
 // It is not a benchmark and not a debugging door: every answer is bounded in
@@ -57,6 +60,8 @@ const (
 	MaxBytes = 1 << 30
 	// MaxRequests is how many requests run at the same time.
 	MaxRequests = 64
+	// FlowSize is more than all buffers between handler and client hold.
+	FlowSize = 64 << 20
 	// RangeSize is the length of what "range" serves.
 	RangeSize = 8 << 20
 	// RangeETag is its entity tag.
@@ -72,6 +77,7 @@ type Options struct {
 type handlers struct {
 	running chan struct{} // one token per request
 	watched watches
+	flows   flows
 }
 
 // New returns the handlers; it expects the whole path, Prefix included.
@@ -87,6 +93,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+Prefix+"slow-read", h.slowRead)
 	mux.HandleFunc("GET "+Prefix+"headers", h.headers)
 	mux.HandleFunc("GET "+Prefix+"big", h.big)
+	mux.HandleFunc("GET "+Prefix+"short", h.short)
+	mux.HandleFunc("GET "+Prefix+"flow", h.flow)
+	mux.HandleFunc("GET "+Prefix+"flow/ask", h.flowAsk)
 	mux.HandleFunc("GET "+Prefix+"range", h.ranged)
 	if o.Danger {
 		mux.HandleFunc("GET "+Prefix+"die", h.die)
@@ -173,12 +182,13 @@ func rest(r *http.Request, d time.Duration) bool {
 type Upload struct {
 	Bytes  int64  `json:"bytes"`
 	Digest string `json:"digest"` // b3: and 64 hex digits
+	Length int64  `json:"length"` // as announced by the front, -1: not at all
 	Error  string `json:"error,omitzero"`
 }
 
 func (h *handlers) echo(w http.ResponseWriter, r *http.Request) {
 	n, digest, err := digest(http.MaxBytesReader(w, r.Body, MaxBytes))
-	u := Upload{Bytes: n, Digest: digest}
+	u := Upload{Bytes: n, Digest: digest, Length: r.ContentLength}
 	if err != nil {
 		u.Error = err.Error()
 	}
@@ -280,9 +290,17 @@ func (h *handlers) ranged(w http.ResponseWriter, r *http.Request) {
 
 // die ends badly. "nofinal" returns as if all were said; "short" breaks its
 // Content-Length; "panic" panics. It waits until the client has its three lines
-// and says so with "die/now": a front that has sent nothing yet may make a
-// whole reply of what it has.
+// and says so with "die/now", but not for longer than "for": a front that has sent
+// nothing yet may make a whole reply of what it has, one that buffers bulk sends
+// nothing before the end.
 func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
+	patience, ok := pause(w, r, "for")
+	if !ok {
+		return
+	}
+	if patience == 0 {
+		patience = MaxWait
+	}
 	watch := h.watchOf(w, r)
 	if watch == nil {
 		return
@@ -299,7 +317,7 @@ func (h *handlers) die(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case <-watch.started:
-	case <-time.After(MaxWait):
+	case <-time.After(patience):
 	case <-r.Context().Done():
 	}
 	if how == "panic" {
