@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,8 +51,10 @@ func TestCodesAreConsistent(t *testing.T) {
 		switch c.Outcome {
 		case api.Refused, api.PinMismatch:
 			require.Contains(t, []int{api.ExitRefused, api.ExitMisuse, api.ExitNotFound}, c.Exit, c.Name)
-		case api.Failed, api.Cancelled:
+		case api.Failed, api.Cancelled, api.Unreachable, api.NotTried:
 			require.Equal(t, api.ExitFailed, c.Exit, c.Name)
+		case api.Unknown:
+			require.Equal(t, api.ExitUnknown, c.Exit, c.Name)
 		default:
 			t.Errorf("%s: outcome %s is not one that a code may mean", c.Name, c.Outcome)
 		}
@@ -81,7 +84,7 @@ func TestDecodeIsStrict(t *testing.T) {
 func TestRoutesAreDocumented(t *testing.T) {
 	text, err := os.ReadFile(protocol)
 	require.NoError(t, err)
-	for _, r := range api.Routes {
+	for _, r := range slices.Concat(api.Routes, api.MasterRoutes) {
 		require.Contains(t, string(text), "| "+r.Name+" | ", "docs/protocol.md has no row for %s", r.Name)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"gantry/config"
 	"gantry/internal/testkit"
+	"gantry/nodeset"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -53,7 +54,7 @@ func TestMinimalNode(t *testing.T) {
 	require.Equal(t, "alpha", n.Name)
 	require.Equal(t, config.Identity{CA: "/etc/gantry/ca.pem", Cert: "/etc/gantry/cert.pem", Key: "/etc/gantry/key.pem", CRL: "/var/lib/gantry/crl.pem"}, n.Identity)
 	require.Equal(t, config.Front{Kind: "nginx", UIDs: []uint32{58261}}, n.Front)
-	require.Equal(t, []config.Resource{{Name: "disks", Kind: "files", Path: "/srv/disks", Mode: 0o640, Send: "stream"}}, n.Resources)
+	require.Equal(t, []config.Resource{{Name: "disks", Kind: "files", Path: "/srv/disks", Mode: 0o640, Send: "stream", Direct: "auto"}}, n.Resources)
 	require.Equal(t, []config.Grant{{Who: "spiffe://demo/operator/*", May: []string{"status", "export"}, Resources: []string{"disks"}}}, n.Grants)
 	require.Equal(t, config.Defaults(), n.Limits)
 	r, ok := n.Resource("disks")
@@ -74,9 +75,10 @@ func TestExampleNode(t *testing.T) {
 	require.Equal(t, "/etc/gantry/front.token", n.Front.TokenFile)
 	require.Equal(t, []string{"192.0.2.7:8443", "[2001:db8::7]:8443"}, n.Front.APIListen)
 	require.Equal(t, []string{"10.0.0.7:8444"}, n.Front.DataListen)
-	require.Len(t, n.Resources, 2)
+	require.Len(t, n.Resources, 5)
 	require.True(t, n.Resources[0].Writable)
-	require.False(t, n.Resources[1].Writable)
+	require.False(t, n.Resources[3].Writable)
+	require.Equal(t, &config.Tree{Special: config.SpecialSkip, Xattrs: config.XattrsNone, Owner: config.OwnerIgnore, SetID: config.SetIDDrop}, n.Resources[4].Tree)
 	require.Len(t, n.Grants, 2)
 	// The values that the example shows as defaults are the defaults.
 	require.Equal(t, config.Defaults(), n.Limits)
@@ -89,7 +91,15 @@ func TestExampleCluster(t *testing.T) {
 	alpha, ok := c.Node("alpha")
 	require.True(t, ok)
 	require.Equal(t, "https://10.0.0.7:8444", alpha.DataURL)
-	require.Len(t, alpha.Pins, 1)
+	require.Len(t, alpha.Pins, 3)
+	require.Equal(t, []string{config.PinCurrent, config.PinNext, config.PinEmergency},
+		[]string{alpha.PinRole(alpha.Pins[0]), alpha.PinRole(alpha.Pins[1]), alpha.PinRole(alpha.Pins[2])})
+	require.Empty(t, alpha.PinRole("sha256:"+strings.Repeat("0", 64)))
+	require.Empty(t, alpha.PinRole(""))
+	require.Equal(t, []config.Group{{Name: "mail", Nodes: []string{"alpha", "beta"}}}, c.Groups)
+	nodes, err := c.Select("@mail,!alpha")
+	require.NoError(t, err)
+	require.Equal(t, []string{"beta"}, nodes)
 	beta, ok := c.Node("beta")
 	require.True(t, ok)
 	require.Equal(t, config.ClusterNode{Name: "beta", URL: "https://[2001:db8::8]:8443", DataURL: "https://[2001:db8::8]:8443"}, beta)
@@ -123,7 +133,7 @@ func TestNodeRefuses(t *testing.T) {
 	long := "/" + strings.Repeat("x", 107)
 	for _, c := range []struct{ name, text, want string }{
 		{"H122 unknown key", with(t, "[identity]", "colour = \"red\"\n[identity]"),
-			`node.toml:4: colour: is unknown; allowed: name, socket, dir, cluster, identity, front, resource, grant, limits`},
+			`node.toml:4: colour: is unknown; allowed: name, socket, socket_from, dir, cluster, identity, front, resource, grant, peer, limits`},
 		{"H122 nearly a key", with(t, `kind = "nginx"`, "kind = \"nginx\"\ntokenfile = \"/x\""),
 			`node.toml:11: front.tokenfile: is unknown, did you mean token_file?; allowed: kind, uids, token_file, api_listen, data_listen, padding, incremental`},
 		{"H122 key in other case", with(t, "uids =", "UIDS = [1]\nuids ="),
@@ -166,6 +176,25 @@ func TestNodeRefuses(t *testing.T) {
 		{"H131 time of 0", base + "[limits]\nstall_after = \"0s\"\n", `limits.stall_after: is "0s"; allowed: above 0`},
 		{"H131 negative limit", base + "[limits]\nconnections = -1\n", `limits.connections: is -1`},
 		{"H131 a task may not have more than the node", base + "[limits]\njournal_per_task = \"2GiB\"\n", `limits.journal_per_task: 2GiB is more than journal_per_node, 1GiB`},
+		{"H124 a rate without unit", base + "[limits]\nbandwidth = \"1000\"\n", `limits.bandwidth: "1000" has no unit: 1000K is 1000 KiB per second; allowed: a number with unit K, M, G or T`},
+		{"H124 a rate in MB", base + "[limits]\nbandwidth = \"50MB\"\n", `limits.bandwidth: "50MB" has the unknown unit "MB"`},
+		{"H124 a rate that is a number", base + "[limits]\nbandwidth = 50\n", `limits.bandwidth: is a number`},
+		{"H131 a rate that stops everything", base + "[[peer]]\nname = \"beta\"\nbandwidth = \"1K\"\n", `peer[0].bandwidth: "1K" is less than the least limit, 64K`},
+		{"H122 a peer without a limit", base + "[[peer]]\nname = \"beta\"\n", `peer[0].bandwidth: is missing`},
+		{"H123 a peer twice", base + strings.Repeat("[[peer]]\nname = \"beta\"\nbandwidth = \"1M\"\n", 2), `peer[1].name: "beta" is the name of another peer`},
+		{"H122 a class of disk priority that is none", base + "[limits]\nio_priority = \"low\"\n", `limits.io_priority: "low" is unknown; allowed: idle, best-effort, normal`},
+		{"H127 a hook that needs a shell", with(t, "[[grant]]", "snapshot = [\"snap\"]\nrelease = [\"/bin/true\"]\n[[grant]]"),
+			`resource[0].snapshot[0]: "snap" is not the absolute path of a program: no shell looks for it`},
+		{"H122 a hook as one text", with(t, "[[grant]]", "snapshot = \"/bin/snap create\"\nrelease = [\"/bin/true\"]\n[[grant]]"),
+			`resource[0].snapshot: is a text; allowed: "reflink", or the absolute path of a program and its arguments`},
+		{"H122 a hook of nothing", with(t, "[[grant]]", "snapshot = []\nrelease = [\"/bin/true\"]\n[[grant]]"), `resource[0].snapshot: has 0 elements`},
+		{"H122 an argument that is a number", with(t, "[[grant]]", "snapshot = [\"/bin/snap\", 1]\nrelease = [\"/bin/true\"]\n[[grant]]"), `resource[0].snapshot[1]: is a number`},
+		{"H122 an argument with a NUL", with(t, "[[grant]]", "snapshot = [\"/bin/snap\", \"a\\u0000b\"]\nrelease = [\"/bin/true\"]\n[[grant]]"), `resource[0].snapshot[1]: contains a NUL`},
+		{"H122 a snapshot that nothing releases", with(t, "[[grant]]", "snapshot = [\"/bin/snap\"]\n[[grant]]"), `resource[0].release: is missing`},
+		{"H122 a release of nothing", with(t, "[[grant]]", "release = [\"/bin/true\"]\n[[grant]]"), `resource[0].snapshot: is missing`},
+		{"H122 a release of a clone", with(t, "[[grant]]", "snapshot = \"reflink\"\nrelease = [\"/bin/true\"]\n[[grant]]"), `resource[0].release: stands beside snapshot = "reflink"`},
+		{"H124 a hook that may take days", with(t, "[[grant]]", "snapshot = \"reflink\"\nhook_timeout = \"2d\"\n[[grant]]"), `resource[0].hook_timeout: is "2d"; allowed: above 0, at most 30m`},
+		{"H122 a time for no hook", with(t, "[[grant]]", "hook_timeout = \"2m\"\n[[grant]]"), `resource[0].hook_timeout: is of no use without snapshot`},
 		{"H132 a tab before a key", with(t, "[identity]", "\t[identity]"), `node.toml:4: the line contains a tab; allowed: spaces`},
 		{"H132 a tab in a value", with(t, "/srv/disks", "/srv/\tdisks"), `node.toml:15: the line contains a tab`},
 		{"H132 a byte order mark", "\ufeff" + base, `node.toml:1: the file begins with a byte order mark; allowed: UTF-8 without one`},
@@ -184,8 +213,8 @@ func TestNodeRefuses(t *testing.T) {
 		{"a list that is a table", strings.Replace(base, "[[grant]]", "[grant]", 1), `node.toml:16: grant: is a table; allowed: tables; example: [[grant]]`},
 		{"a list of other things", strings.Replace(base, "[[resource]]", "resource = [1, 2]\n[[resources]]", 1), `resource`},
 
-		{"socket fd:0", with(t, "/run/gantry/node.sock", "fd:0"), `socket: "fd:0" is reserved, it does not work yet`},
-		{"socket systemd", with(t, "/run/gantry/node.sock", "systemd"), `socket: "systemd" is reserved`},
+		{"socket fd:0", with(t, "/run/gantry/node.sock", "fd:0"), `socket: "fd:0" is no path; say socket_from = "fd:0"`},
+		{"socket systemd", with(t, "/run/gantry/node.sock", "systemd"), `socket: "systemd" is no path; say socket_from = "systemd"`},
 		{"front unknown", with(t, `"nginx"`, `"apache"`), `node.toml:10: front.kind: "apache" is unknown; allowed: lighttpd, nginx, embedded; example: kind = "lighttpd"`},
 		{"uid 65534", with(t, "[58261]", "[58261,\n 65534]"), `node.toml:12: front.uids[1]: 65534 is nobody in particular`},
 		{"uid by name", with(t, "[58261]", `["www-data"]`), `front.uids[0]: is a text; allowed: numbers of users`},
@@ -204,7 +233,6 @@ func TestNodeRefuses(t *testing.T) {
 		{"padding too long", with(t, `kind = "nginx"`, "kind = \"nginx\"\npadding = 16385"), `front.padding: is 16385; allowed: 0 to 16384`},
 		{"incremental as text", with(t, `kind = "nginx"`, "kind = \"nginx\"\nincremental = \"yes\""), `front.incremental: is a text; allowed: true or false`},
 
-		{"kind of resource reserved", with(t, `kind = "files"`, `kind = "device"`), `resource[0].kind: "device" is reserved, it does not work yet; allowed: files`},
 		{"kind of resource unknown", with(t, `kind = "files"`, `kind = "file"`), `resource[0].kind: "file" is unknown`},
 		{"mode without zero", with(t, `kind = "files"`, "kind = \"files\"\nmode = \"640\""), `resource[0].mode: "640" is no such mode; allowed: octal permission bits in quotes`},
 		{"mode as number", with(t, `kind = "files"`, "kind = \"files\"\nmode = 640"), `resource[0].mode: is a number`},
@@ -219,9 +247,11 @@ func TestNodeRefuses(t *testing.T) {
 		{"grant to a front", with(t, "demo/operator/*", "demo/front/alpha"), `a front is never a caller`},
 		{"grant to no SPIFFE id", with(t, "spiffe://demo/operator/*", "CN=ann"), `node.toml:17: grant[0].who: "CN=ann" is not of that form; allowed: spiffe://CLUSTER/ROLE/NAME`},
 		{"grant to an unknown role", with(t, "demo/operator/*", "demo/admin/ann"), `is not of that form`},
-		{"right unknown", with(t, `"export"]`, `"exports"]`), `node.toml:18: grant[0].may[1]: "exports" is no right, did you mean export?; allowed: status, list, digest, export, import:create, import:replace, selftest; example: may = ["export", "digest"]`},
+		{"right unknown", with(t, `"export"]`, `"exports"]`), `node.toml:18: grant[0].may[1]: "exports" is no right, did you mean export?; allowed: status, list, digest, export, import:create, import:replace, import:update, command, selftest; example: may = ["export", "digest"]`},
 		{"right import alone", with(t, `"export"]`, `"import"]`), `"import" is no right`},
-		{"right reserved", with(t, `"export"]`, `"import:update"]`), `"import:update" is reserved, it does not work yet`},
+		{"H122 a tree sent by the front", with(t, `kind = "files"`, "kind = \"tree\"\nsend = \"front\""), `resource[0].send: is "front", but a tree's files pass through the responder`},
+		{"H122 a policy that is none", with(t, `kind = "files"`, "kind = \"tree\"\nspecial = \"copy\""), `resource[0].special: "copy" is unknown; allowed: skip, refuse, keep`},
+		{"H122 a tree's key of files", with(t, `kind = "files"`, "kind = \"files\"\ncross = true"), `resource[0].cross: is unknown`},
 		{"right of *", with(t, `"export"]`, `"*"]`), `"*" is no right`},
 		{"no rights", with(t, `may = ["status", "export"]`, `may = []`), `grant[0].may: names no right`},
 		{"may missing", with(t, "may = [\"status\", \"export\"]\n", ""), `grant[0].may: names no right`},
@@ -336,8 +366,20 @@ func TestClusterRefuses(t *testing.T) {
 		{"a pin", node("url = \"https://a\"\npins = [\"sha1:00\"]"), `c.toml:5: node[0].pins[0]: "sha1:00" is no pin`},
 		{"a pin twice", node("url = \"https://a\"\npins = [" + pin + "," + pin + "]"), `stands there twice`},
 		{"too many pins", node("url = \"https://a\"\npins = [" + manyPins() + "]"), `node[0].pins: there are 9; allowed: at most 8`},
+		{"a role of a pin", node("url = \"https://a\"\npins.old = " + pin), `c.toml:5: node[0].pins.old: is unknown; allowed: current, next, emergency`},
+		{"a role's pin", node("url = \"https://a\"\npins.current = \"sha1:00\""), `c.toml:5: node[0].pins.current: "sha1:00" is no pin`},
+		{"a pin in two roles", node("url = \"https://a\"\npins.current = " + pin + "\npins.next = " + pin), `c.toml:6: node[0].pins.next: "sha256:`},
+		{"the next pin alone", node("url = \"https://a\"\npins.next = " + pin), `node[0].pins.current: is missing`},
+		{"pins of a number", node("url = \"https://a\"\npins = 1"), `node[0].pins: is a number`},
+		{"trust in pins without any", node("url = \"https://a\"\ntrust = \"pins\""), `c.toml:5: node[0].trust: pins alone are trusted, and there are none`},
+		{"trust in nothing", node("url = \"https://a\"\ntrust = \"none\""), `node[0].trust: "none" is unknown; allowed: ca, pins`},
+		{"a group without nodes", node("url = \"https://a\"\n[[group]]\nname = \"g\""), `c.toml:5: group[0].nodes: is missing`},
+		{"a group of a node that there is not", node("url = \"https://a\"\n[[group]]\nname = \"g\"\nnodes = \"beta\""), `c.toml:7: group[0].nodes: node set "beta": there is no node "beta"; the cluster has alpha`},
+		{"a group of itself", node("url = \"https://a\"\n[[group]]\nname = \"g\"\nnodes = \"@g\""), `there is no such group`},
+		{"a group twice", node("url = \"https://a\"\n[[group]]\nname = \"g\"\nnodes = \"*\"\n[[group]]\nname = \"g\"\nnodes = \"*\""), `group[1].name: "g" is the name of another group`},
+		{"a group's key", node("url = \"https://a\"\n[[group]]\nname = \"g\"\nnodes = \"*\"\nnode = 1"), `group[0].node: is unknown`},
 		{"a name twice", node("url = \"https://a\"\n[[node]]\nname = \"alpha\"\nurl = \"https://b\""), `c.toml:6: node[1].name: "alpha" is the name of another node`},
-		{"unknown key", node("url = \"https://a\"\nuri = 1"), `c.toml:5: node[0].uri: is unknown, did you mean url?; allowed: name, url, data_url, pins`},
+		{"unknown key", node("url = \"https://a\"\nuri = 1"), `c.toml:5: node[0].uri: is unknown, did you mean url?; allowed: name, url, data_url, pins, trust`},
 		{"no cluster name", "[[node]]\nname = \"alpha\"\nurl = \"https://a\"\n", `c.toml:1: name: is missing`},
 		{"a date", "name = 2026-11-20\n", `c.toml:1: name: is a date or time`},
 		{"a fraction", "name = 1.5\n", `name: is a number with a fraction`},
@@ -384,6 +426,15 @@ ca = "ca"
 		`n:11: identity.key: is missing`, `n:1: name: is missing`,
 	} {
 		require.Contains(t, err.Error(), want)
+	}
+}
+
+// What a node may be called and what a set of nodes may name is the same.
+func TestNamesOfNodesAreThoseOfSets(t *testing.T) {
+	for _, name := range []string{"a", "a1", "mx-a.b_c", "-a", "a-", "a..b", ".a", "A", "a b", "é", strings.Repeat("a", 64), strings.Repeat("a", 65)} {
+		_, err := config.ParseCluster("c", []byte(fmt.Sprintf("name = \"demo\"\n[[node]]\nname = %q\nurl = \"https://a\"\n", name)))
+		_, inSet := nodeset.Parse(name, nodeset.Known{})
+		require.Equal(t, err == nil, inSet == nil, "%s: %v, %v", name, err, inSet)
 	}
 }
 

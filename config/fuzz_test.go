@@ -55,7 +55,12 @@ func checkErrors(t *testing.T, data []byte, err error) {
 func checkNode(t *testing.T, n *config.Node) {
 	paths := []string{n.Socket, n.Dir, n.Identity.CA, n.Identity.Cert, n.Identity.Key, n.Identity.CRL}
 	for _, r := range n.Resources {
-		paths = append(paths, r.Path)
+		if r.Command == nil {
+			paths = append(paths, r.Path)
+		} else {
+			paths = append(paths, r.Command.Argv[0], r.Command.Dir)
+			require.GreaterOrEqual(t, r.Command.Spool, int64(config.MinSpool))
+		}
 		require.NotZero(t, r.Mode)
 		require.Zero(t, r.Mode&^0o777)
 	}

@@ -70,7 +70,10 @@ func TestKeyFiles(t *testing.T) {
 		path := filepath.Join(dir, "key.pem")
 		require.NoError(t, os.Chown(path, 58260, 58260))
 		_, err := load(dir)
-		require.ErrorContains(t, err, "belongs to uid 58260, this program runs as uid 0; run: chown 0 "+path)
+		require.ErrorContains(t, err, "belongs to uid 58260 and is read by nobody else, this program runs as root; run it as that user: setpriv --reuid 58260")
+		require.NoError(t, os.Chown(path, 1, 1))
+		_, err = load(dir)
+		require.ErrorContains(t, err, "belongs to uid 1 (daemon) and is read by nobody else, this program runs as root; run it as that user: runuser -u daemon -- COMMAND")
 	})
 	t.Run("H125 a FIFO does not block", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "key.pem")

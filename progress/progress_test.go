@@ -211,3 +211,53 @@ func TestTable(t *testing.T) {
 	require.NotContains(t, b.String(), "\x1b")
 	require.Equal(t, strings.Index(lines[0], "SIZE"), strings.Index(lines[2], "22"))
 }
+
+// Totals that are no promise are not shown as one.
+func TestEstimatesAndStalls(t *testing.T) {
+	out, now := &screen{}, time.Unix(0, 0)
+	d := progress.New(progress.Options{Out: out, Now: func() time.Time { return now }, Every: time.Second})
+	for _, p := range []feedback.Progress{
+		{Total: 4e9, TotalIs: feedback.TotalEstimate, Done: 1e9, Rate: 1e8, ETA: 30},
+		{Total: -1, TotalIs: feedback.TotalUnknown, Done: 2e9, Rate: 1e8, ETA: -1},
+		{Total: 4e9, TotalIs: feedback.TotalExact, Done: 2e9, Stalled: 35, ETA: -1, Why: "beta: \x1b[2Jthe disk is slow"},
+	} {
+		p.Item, p.Phase, p.Unit = "beta:mail", "fetch", "bytes"
+		d.Show(feedback.Record{Kind: feedback.KindProgress, Body: &p})
+		now = now.Add(time.Minute)
+	}
+	d.Show(done())
+	d.Close()
+	require.Equal(t, []string{
+		"beta:mail fetch: 1.0 GB of ~4.0 GB (~25%), 100.0 MB/s, ~30 s left",
+		"beta:mail fetch: 2.0 GB, 100.0 MB/s",
+		`beta:mail fetch: 2.0 GB of 4.0 GB (50%), stalled for 35 s: beta: \x1b[2Jthe disk is slow`,
+	}, strings.Split(strings.TrimSpace(out.String()), "\n"))
+}
+
+// Who is quiet is told once for each reason; a countdown is one reason.
+func TestStallIsSaidOnce(t *testing.T) {
+	for name, o := range map[string]progress.Options{"quiet": {Quiet: true}, "bars": {Width: 100}} {
+		t.Run(name, func(t *testing.T) {
+			out := &screen{}
+			o.Out = out
+			d := progress.New(o)
+			show := func(stalled int64, why string) {
+				d.Show(feedback.Record{Kind: feedback.KindProgress, Body: &feedback.Progress{
+					Item: "vm", Phase: "fetch", Done: 1, Total: 9, Unit: "bytes", ETA: -1, Stalled: stalled, Why: why,
+				}})
+			}
+			show(0, "")
+			for left := 20; left > 0; left-- {
+				show(50-int64(left), fmt.Sprintf("connection lost, retry in %d s", left))
+			}
+			show(60, "the disk is slow")
+			show(0, "")
+			d.Show(done())
+			d.Close()
+			require.Equal(t, 1, strings.Count(out.String(), "warn: vm fetch: stalled for 30 s: connection lost, retry in 20 s"))
+			require.Equal(t, 1, strings.Count(out.String(), "connection lost"))
+			require.Equal(t, 1, strings.Count(out.String(), "the disk is slow"))
+			require.Equal(t, name == "bars", strings.Contains(out.String(), "it moves again"))
+		})
+	}
+}
