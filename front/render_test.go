@@ -47,6 +47,26 @@ func TestRenderFillsInEveryOption(t *testing.T) {
 	}
 }
 
+// A master's front forwards the master's API alone, and sends no files.
+func TestRenderForAMaster(t *testing.T) {
+	o := example()
+	o.Prefix, o.Data, o.Send = "/api/v1", nil, nil
+	for _, kind := range servers {
+		text, err := front.Render(kind, o)
+		require.NoError(t, err)
+		require.Contains(t, text, "before one gantry master.")
+		require.Contains(t, text, "/api/v1/")
+		require.NotContains(t, text, "/node/v1")
+		require.NotContains(t, text, "sendfile-docroot")
+	}
+	for _, prefix := range []string{"/", "/api", "/api/v1/", "/node/v1\" {"} {
+		refuses(t, "prefix", prefix, func(o *front.Options, v string) { o.Prefix = v })
+	}
+	o.Data = []string{"198.51.100.10:8444"}
+	_, err := front.Render(front.Nginx, o)
+	require.ErrorContains(t, err, "a master has no bulk data")
+}
+
 // What is not asked for is not in the file: no folder to send from, no token.
 func TestRenderLeavesOut(t *testing.T) {
 	o := example()

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 		exit(embed())
 	}
 	starts() // before the kit counts goroutines
+	testkit.Parallel(12)
 	testkit.Main(m)
 }
 

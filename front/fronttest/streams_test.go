@@ -165,7 +165,7 @@ func (p *peer) ask(ctx context.Context, path string) []byte {
 func dies(how string) func(t *testing.T, w *world) string {
 	return func(t *testing.T, w *world) string {
 		p, other, id := w.client(t), w.client(t), newID()
-		r := p.lines(t, "selftest/die?how="+how+"&id="+id, func(n int) {
+		r := p.lines(t, "selftest/die?for=3s&how="+how+"&id="+id, func(n int) {
 			if n == 3 {
 				other.get(t, "selftest/die/now?id="+id)
 			}

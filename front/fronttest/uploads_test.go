@@ -84,9 +84,12 @@ func refusedEarly(t *testing.T, w *world) string {
 	return text
 }
 
+// uploadSize is more than all buffers between client and handler hold.
+const uploadSize = 24 << 20
+
 func slowUpload(t *testing.T, w *world) string {
-	const size = 64 << 20
-	const pause = 3 * time.Second
+	const size = uploadSize
+	const pause = 5 * time.Second // longer than a front that takes it needs
 	body := &counted{Reader: selftest.NewContent(size)}
 	from, all := time.Now(), make(chan time.Duration, 1)
 	watched := watchEnd{body, func() { all <- time.Since(from) }}
@@ -113,7 +116,7 @@ type watchEnd struct {
 
 func (w watchEnd) Read(p []byte) (int, error) {
 	n, err := w.counted.Read(p)
-	if w.n.Load() == 64<<20 && n > 0 {
+	if w.n.Load() == uploadSize && n > 0 {
 		w.end()
 	}
 	return n, err

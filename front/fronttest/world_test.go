@@ -8,12 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +22,7 @@ import (
 	"gantry/api"
 	"gantry/front"
 	"gantry/front/selftest"
+	"gantry/internal/cluster"
 	"gantry/internal/testkit"
 	"gantry/pki"
 )
@@ -114,7 +113,7 @@ func prepareWorld(t *testing.T, kind front.Kind) *world {
 // newCert gives the front a fresh certificate.
 func (w *world) newCert(t *testing.T) {
 	t.Helper()
-	leaf, err := w.ca.Issue(pki.RoleFront, nodeName, []string{"127.0.0.1", "::1"}, 24*time.Hour)
+	leaf, err := w.ca.Issue(pki.RoleFront, nodeName, []string{"127.0.0.1", "::1"}, 30*24*time.Hour)
 	require.NoError(t, err)
 	w.leaf = leaf
 	write(t, w.o.Cert, leaf.CertPEM, 0o644, -1)
@@ -289,24 +288,16 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-// free finds a port that nobody has right now, below the kernel's own range:
-// from there it could be taken for a connection before the front listens.
+// free keeps a port for the front of t.
 func free(t *testing.T, host string) string {
 	t.Helper()
-	var l net.Listener
-	var err error
-	for range 100 {
-		port := strconv.Itoa(10000 + mathrand.IntN(5000))
-		if l, err = net.Listen("tcp", net.JoinHostPort(host, port)); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-		if errors.Is(err, syscall.EADDRNOTAVAIL) && strings.Contains(host, ":") {
-			t.Skip("needs an IPv6 loopback address: " + err.Error())
-		}
+	p, err := cluster.KeepPort(host)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) && strings.Contains(host, ":") {
+		t.Skip("needs an IPv6 loopback address: " + err.Error())
 	}
 	require.NoError(t, err)
-	return ""
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return p.Addr
 }
 
 func write(t *testing.T, path string, data []byte, perm os.FileMode, uid int) {

@@ -3,6 +3,7 @@ package selftest_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -145,7 +146,7 @@ func TestEchoDigests(t *testing.T) {
 	w := call(selftest.New(selftest.Options{}), http.MethodPost, "echo", selftest.NewContent(size))
 	var u selftest.Upload
 	require.NoError(t, api.DecodeBytes(w.Body.Bytes(), &u))
-	require.Equal(t, selftest.Upload{Bytes: size, Digest: selftest.Digest(size)}, u)
+	require.Equal(t, selftest.Upload{Bytes: size, Digest: selftest.Digest(size), Length: -1}, u)
 	// The one value that b3sum prints for no bytes.
 	require.Equal(t, "b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", selftest.Digest(0))
 }
@@ -179,4 +180,28 @@ func TestContentReadsAndSeeks(t *testing.T) {
 	_, err = c.Seek(-11, io.SeekCurrent)
 	require.Error(t, err)
 	require.False(t, strings.Contains(string(all[:5]), string(all[5:])))
+}
+
+// A front that reads slowly is told from one that takes everything.
+func TestFlowCountsWhatIsTaken(t *testing.T) {
+	h := selftest.New(selftest.Options{})
+	const id = "0123456789abcdef0123456789abcdef"
+	require.Equal(t, http.StatusBadRequest, call(h, http.MethodGet, "flow?id=x", nil).Code)
+	ask := func() (f selftest.Flow) {
+		require.NoError(t, api.DecodeBytes(call(h, http.MethodGet, "flow/ask?id="+id, nil).Body.Bytes(), &f))
+		return f
+	}
+	require.Zero(t, ask().Taken)
+	require.Equal(t, selftest.FlowSize, call(h, http.MethodGet, "flow?id="+id, nil).Body.Len())
+	require.EqualValues(t, selftest.FlowSize, ask().Taken)
+	for i := range 100 { // the oldest are forgotten
+		call(h, http.MethodGet, fmt.Sprintf("flow/ask?id=%032x", i), nil)
+	}
+	require.Zero(t, ask().Taken)
+}
+
+func TestShortBreaksItsPromise(t *testing.T) {
+	w := call(selftest.New(selftest.Options{}), http.MethodGet, "short?n=1000", nil)
+	require.Equal(t, "1000", w.Header().Get("Content-Length"))
+	require.Equal(t, 500, w.Body.Len())
 }
