@@ -126,11 +126,11 @@ type silent struct {
 	windows, contents atomic.Int64
 }
 
-func (s *silent) Window(ctx context.Context, from, n int64) (io.ReadCloser, error) {
+func (s *silent) Window(ctx context.Context, from, n, done int64) (io.ReadCloser, error) {
 	if s.windows.Add(1) == 1 {
 		return stuck{ctx}, nil
 	}
-	return s.direct.Window(ctx, from, n)
+	return s.direct.Window(ctx, from, n, done)
 }
 
 func (s *silent) Content(ctx context.Context, off, length int64) (io.ReadCloser, error) {
@@ -163,21 +163,28 @@ type watcher struct {
 	open, most     int
 	longest, sum   int64
 	windows, ahead int64
+	full           chan struct{} // closed when four are open: none is answered before
 }
 
-func (w *watcher) Window(ctx context.Context, from, n int64) (io.ReadCloser, error) {
+func (w *watcher) Window(ctx context.Context, from, n, done int64) (io.ReadCloser, error) {
 	w.mu.Lock()
 	w.windows++
 	w.ahead = max(w.ahead, from*piece-w.sum)
 	w.mu.Unlock()
-	return w.direct.Window(ctx, from, n)
+	return w.direct.Window(ctx, from, n, done)
 }
 
 func (w *watcher) Content(ctx context.Context, off, length int64) (io.ReadCloser, error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open++
+	if w.open++; w.open == 4 && w.most < 4 {
+		close(w.full)
+	}
 	w.most, w.longest = max(w.most, w.open), max(w.longest, length)
+	w.mu.Unlock()
+	select {
+	case <-w.full:
+	case <-ctx.Done():
+	}
 	rc, err := w.direct.Content(ctx, off, length)
 	return &counted{rc, w}, err
 }
@@ -211,7 +218,7 @@ func TestShape(t *testing.T) {
 		data = append(data, one...)
 		data[i*piece] = byte(i)
 	}
-	w := &watcher{direct: direct{export(t, data)}}
+	w := &watcher{direct: direct{export(t, data)}, full: make(chan struct{})}
 	g := newTarget(t)
 	res, err := g.imp(w).Run(context.Background())
 	require.NoError(t, err)

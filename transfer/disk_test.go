@@ -129,7 +129,7 @@ func TestOtherFileSystem(t *testing.T) {
 // TestInjectedErrors fails the Nth operation of each kind on the stage, for
 // every N, until a run meets none. The old file stays, and a retry is done.
 func TestInjectedErrors(t *testing.T) {
-	data := content(2, 5*piece+99)
+	data := content(2, 2*piece+99)
 	clear(data[piece : 2*piece])
 	for _, c := range []struct {
 		op   string
@@ -152,22 +152,11 @@ func TestInjectedErrors(t *testing.T) {
 				require.NoError(t, os.WriteFile(g.path(), []byte("old"), 0o600))
 				im := g.imp(direct{x})
 				im.Mode, im.Verify = api.ModeReplace, transfer.VerifyDisk
-				var mu sync.Mutex
-				seen := 0
-				im.Faults(func(op string) error {
-					mu.Lock()
-					defer mu.Unlock()
-					if op != c.op {
-						return nil
-					}
-					if seen++; seen == n {
-						return c.errs
-					}
-					return nil
-				})
+				hook, seen := faultAt(c.op, n, c.errs)
+				im.Faults(hook)
 				_, err := im.Run(context.Background())
 				if err == nil {
-					require.Less(t, seen, n)
+					require.Less(t, seen(), n)
 					break
 				}
 				failed++

@@ -53,7 +53,7 @@ func TestOpenFile(t *testing.T) {
 	f, err := os.Open("/dev/null")
 	require.NoError(t, err)
 	defer f.Close()
-	_, _, err = transfer.Digest(context.Background(), f, "null", transfer.Silent{})
+	_, _, err = (*transfer.Cache)(nil).Digest(context.Background(), f, "null", transfer.Silent{}, false)
 	requireCode(t, api.NotRegular, err)
 }
 
@@ -61,7 +61,7 @@ func TestOpenFile(t *testing.T) {
 func lines(t *testing.T, x *transfer.Export, from, n int64) (string, error) {
 	t.Helper()
 	var b bytes.Buffer
-	err := x.Window(context.Background(), from, n, &b)
+	err := x.Window(context.Background(), from, n, 0, &b)
 	return b.String(), err
 }
 
@@ -252,7 +252,7 @@ func TestHeartbeat(t *testing.T) {
 			}
 			return len(p), nil
 		})
-		requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, w))
+		requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, 0, w))
 		require.NotContains(t, said.String(), "error", "a request that ended is a cut, not a refusal")
 		require.Equal(t, []time.Duration{api.HeartbeatInterval, 2 * api.HeartbeatInterval, 3 * api.HeartbeatInterval}, at)
 	})
@@ -268,7 +268,7 @@ func TestCancelledExport(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(api.CancelledBy.Err("by its owner"))
 	s := new(bytes.Buffer)
-	requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, s))
+	requireCode(t, api.CancelledBy, x.Window(ctx, 0, 1, 0, s))
 	_, _, err := read(s.String(), 0, 1)
 	requireCode(t, api.CancelledBy, err)
 }
@@ -278,7 +278,7 @@ func TestClose(t *testing.T) {
 	x := export(t, content(1, 64*piece))
 	done := make(chan error, 1)
 	pr, pw := io.Pipe()
-	go func() { done <- x.Window(context.Background(), 0, 64, pw) }()
+	go func() { done <- x.Window(context.Background(), 0, 64, 0, pw) }()
 	_, err := pr.Read(make([]byte, 10))
 	require.NoError(t, err)
 	go io.Copy(io.Discard, pr)

@@ -12,9 +12,13 @@ import (
 	"gantry/api"
 	"gantry/internal/failpoint"
 	"gantry/internal/testkit"
+	"gantry/transfer"
 
 	"github.com/stretchr/testify/require"
 )
+
+// keep is replace with the old file kept.
+const keep = "keep"
 
 // TestFailpoints stops an import at every step of every durable write, in each
 // way, and starts it again: killed before and after the effect, failed without
@@ -29,11 +33,11 @@ func TestFailpoints(t *testing.T) {
 	require.NotEmpty(t, names)
 	log := filepath.Join(t.TempDir(), "hit")
 	defer testkit.PassOnFailpoints(t, log)
-	modes := []string{api.ModeCreate, api.ModeReplace}
+	modes := []string{api.ModeCreate, api.ModeReplace, keep}
 	for _, name := range names {
 		for i, verb := range testkit.Actions(name) {
 			for j, mode := range modes {
-				if !testkit.EveryAction() && j != (testkit.Pick(name, 2)+i)%2 {
+				if !concerns(name, mode) || !testkit.EveryAction() && mode != keep && j != (testkit.Pick(name, 2)+i)%2 {
 					continue
 				}
 				t.Run(name+" "+verb+" "+mode, func(t *testing.T) { stopAt(t, name, verb, mode, log) })
@@ -48,10 +52,24 @@ func TestFailpoints(t *testing.T) {
 	}
 }
 
+// concerns says whether a mode comes by a failpoint with anything of its own.
+func concerns(name, mode string) bool {
+	if strings.HasPrefix(name, "transfer.keep.") {
+		return mode == keep
+	}
+	// With keep there is an exchange instead of this rename.
+	return mode != keep || strings.HasPrefix(name, "transfer.publish.") && name != "transfer.publish.rename"
+}
+
 func stopAt(t *testing.T, name, verb, mode, log string) {
+	kept := mode == keep
+	if kept {
+		mode = api.ModeReplace
+	}
 	data := content(1, 3*piece+5)
 	clear(data[piece : 2*piece])
 	o, w := scene(t, data, mode)
+	o.KeepOld = kept
 	switch name {
 	case "transfer.map.forget": // the stage of another state of the source
 		good := o.Source
@@ -86,6 +104,11 @@ func stopAt(t *testing.T, name, verb, mode, log string) {
 	require.True(t, w.published(t))
 	if !there && mode == api.ModeReplace {
 		require.Contains(t, out, api.TargetReplaced)
+	}
+	if kept {
+		old, err := os.ReadFile(filepath.Join(o.Target, transfer.OldName("disk", "task")))
+		require.NoError(t, err)
+		require.Equal(t, w.old, old)
 	}
 	left, err := os.ReadDir(filepath.Join(o.Target, ".gantry"))
 	require.NoError(t, err)

@@ -82,8 +82,8 @@ func (t *tampered) Read(p []byte) (int, error) {
 
 func (t *tampered) Close() error { return t.rc.Close() }
 
-func (f *faulty) Window(ctx context.Context, from, n int64) (io.ReadCloser, error) {
-	rc, err := f.Source.Window(ctx, from, n)
+func (f *faulty) Window(ctx context.Context, from, n, done int64) (io.ReadCloser, error) {
+	rc, err := f.Source.Window(ctx, from, n, done)
 	if k := int(f.windows.Add(1)); err == nil && f.window != nil {
 		rc = f.window(k, from, rc)
 	}

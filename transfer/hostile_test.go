@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	cases = flag.Int("transfer.cases", 60, "hostile sources to try")
+	cases = flag.Int("transfer.cases", 40, "hostile sources to try")
 	seed  = flag.Uint64("transfer.seed", 1, "seed of the first of them")
 )
 

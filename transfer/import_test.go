@@ -194,7 +194,7 @@ func TestRefusedBeforeAnyByte(t *testing.T) {
 		}
 	}
 	for _, change := range []func(*transfer.Import){
-		func(m *transfer.Import) { m.Mode = "update" },
+		func(m *transfer.Import) { m.Mode = "upend" },
 		func(m *transfer.Import) { m.Task = "../x" },
 		func(m *transfer.Import) { m.Task = "" },
 		func(m *transfer.Import) { m.Expect = "b3:" },
@@ -238,41 +238,22 @@ func TestCancel(t *testing.T) {
 	require.Nil(t, g.stage(t))
 }
 
-// TestSweep removes what is said to be an orphan and nothing else.
-func TestSweep(t *testing.T) {
-	g := newTarget(t)
-	im := g.imp(direct{export(t, content(1, 100))})
-	im.Commit = func() error { return errors.New("no") }
-	_, err := im.Run(context.Background())
-	require.Error(t, err)
-	bystander := filepath.Join(g.dir, transfer.StageDir, "task2.stage")
-	require.NoError(t, os.WriteFile(bystander, nil, 0o600))
-	id, ok, err := transfer.ReadStage(g.task)
-	require.NoError(t, err)
-	require.True(t, ok)
-	n, err := transfer.Sweep(g.root, func(x transfer.StageID) bool { return false })
-	require.NoError(t, err)
-	require.Zero(t, n)
-	n, err = transfer.Sweep(g.root, func(x transfer.StageID) bool { return x.Ino == id.Ino && x.Btime.Equal(id.Btime) })
-	require.NoError(t, err)
-	require.Equal(t, 1, n)
-	require.Nil(t, g.stage(t))
-	require.FileExists(t, bystander)
-	n, err = transfer.Sweep(openRoot(t, t.TempDir()), nil)
-	require.NoError(t, err)
-	require.Zero(t, n)
-}
-
-func TestKey(t *testing.T) {
+func TestClaim(t *testing.T) {
 	g := newTarget(t)
 	require.NoError(t, os.Mkdir(filepath.Join(g.dir, "a"), 0o755))
 	require.NoError(t, os.Symlink("a", filepath.Join(g.dir, "b")))
-	x, err := transfer.Key(g.root, "a/x")
-	require.NoError(t, err)
-	y, err := transfer.Key(g.root, "b/x")
-	require.NoError(t, err)
-	require.Equal(t, x, y)
-	z, err := transfer.Key(g.root, "x")
-	require.NoError(t, err)
-	require.NotEqual(t, x, z)
+	claim := func(name string) transfer.Claim {
+		c, err := transfer.ClaimOf(g.root, name)
+		require.NoError(t, err)
+		return c
+	}
+	for _, c := range []struct {
+		x, y string
+		both bool
+	}{
+		{"a/x", "b/x", true}, {"a/x", "x", false}, {"a", "a/x", true}, {"a", "b/x", true}, {"", "a/x", true}, {"", "", true}, {"a", "c", false}, {"a/x", "a/y", false},
+	} {
+		require.Equal(t, c.both, claim(c.x).Overlaps(claim(c.y)), "%s %s", c.x, c.y)
+		require.Equal(t, c.both, claim(c.y).Overlaps(claim(c.x)), "%s %s", c.y, c.x)
+	}
 }

@@ -2,12 +2,19 @@ package transfer
 
 import (
 	"context"
+	"os"
 	"time"
 )
 
 // Fast shortens the backoff and the longest silence.
 func (m *Import) Fast() *Import {
 	m.minWait, m.maxWait, m.idle = time.Millisecond, 4*time.Millisecond, time.Minute
+	return m
+}
+
+// SlowLine has an import take its line for a slow one from the start.
+func (m *Import) SlowLine() *Import {
+	m.slow = true
 	return m
 }
 
@@ -49,3 +56,75 @@ func StuckExport() *Export {
 	x.ctx, x.stop = context.WithCancel(context.Background())
 	return x
 }
+
+// ReadSub reads a reply to Sub.
+var ReadSub = readSub
+
+// CombineParts is the value of a piece from those of its parts.
+var CombineParts = combineParts
+
+// PartValues hashes the parts of a piece.
+func PartValues(buf []byte, index int64, whole bool) []Value {
+	return new(partHasher).values(nil, buf, index, whole)
+}
+
+// StreamBytes is the first line of a window of a stream.
+func StreamBytes() []byte { return streamLine().append(nil) }
+
+// OpenSmallStream is OpenStream with room for so many pieces.
+func OpenSmallStream(p Producer, dir string, pieces int64) (*Stream, error) {
+	return openStream(p, "stream", dir, pieces*PieceSize, Silent{})
+}
+
+// Settle shortens the time after which a file's times are settled.
+func (c *Cache) Settle(d time.Duration) *Cache {
+	c.age = d
+	return c
+}
+
+// AfterTick waits until d after the present, also by the clock of the file system
+// of dir, which ticks slower.
+func AfterTick(dir string, d time.Duration) {
+	stamp := func() time.Time {
+		f, err := os.CreateTemp(dir, "tick")
+		if err != nil {
+			panic(err)
+		}
+		defer f.Close()
+		id, err := identify(int(f.Fd()), "")
+		if err != nil {
+			panic(err)
+		}
+		return id.ctime
+	}
+	for first := stamp(); !stamp().After(first.Add(d)); {
+	}
+}
+
+// Knows says whether the cache has the values of a file in its present state.
+func (c *Cache) Knows(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close()
+	id, err := identify(int(f.Fd()), "")
+	if err != nil {
+		panic(err)
+	}
+	known := c.lookup(id)
+	if known != nil {
+		known.close()
+	}
+	return known != nil
+}
+
+// RacyTime sets how old a change must be to be believed, until the test ends.
+func RacyTime(t interface{ Cleanup(func()) }, d time.Duration) {
+	old := racyTime
+	racyTime = d
+	t.Cleanup(func() { racyTime = old })
+}
+
+// No test waits for seconds.
+func init() { termPatience, leftPatience = 300*time.Millisecond, 300*time.Millisecond }

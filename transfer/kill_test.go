@@ -28,10 +28,14 @@ const childEnv = "TRANSFER_TEST_CHILD"
 
 // order is what a child does: one start of an import task.
 type order struct {
+	Device  string   // the target is one
+	Command []string // the target is its input
+
 	Source, Target, Task string // source file; resource folder; task folder
 	Old                  string // task folder to take a stage over from
 	ID                   string // of the task
 	Mode                 string
+	KeepOld              bool
 	KillAt               int64 // content bytes after which it kills itself, 0: never
 }
 
@@ -109,7 +113,10 @@ func (o order) start() (res api.ImportResult, err error) {
 		}
 	}
 	states := filepath.Join(o.Task, "state.json")
-	im := (&transfer.Import{Source: src, Root: to, Name: "disk", Task: o.ID, Dir: o.Task, Mode: o.Mode, Report: journal{path: states}}).Fast()
+	im := (&transfer.Import{Source: src, Root: to, Name: "disk", Task: o.ID, Dir: o.Task, Mode: o.Mode, KeepOld: o.KeepOld, Report: journal{path: states}}).Fast()
+	if im.Device = o.Device; o.Command != nil {
+		im.Command = &transfer.Program{Argv: o.Command, Dir: "/", Task: o.ID}
+	}
 	if data, err := os.ReadFile(states); err == nil {
 		var p api.Publishing
 		if err := json.Unmarshal(data, &p); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"gantry/api"
@@ -60,8 +61,8 @@ func exportFile(t testing.TB, dir, name string) *transfer.Export {
 // direct is a Source that calls an Export, through a pipe as over a network.
 type direct struct{ x *transfer.Export }
 
-func (d direct) Window(ctx context.Context, from, n int64) (io.ReadCloser, error) {
-	return pipe(func(w io.Writer) error { return d.x.Window(ctx, from, n, w) }), nil
+func (d direct) Window(ctx context.Context, from, n, done int64) (io.ReadCloser, error) {
+	return pipe(func(w io.Writer) error { return d.x.Window(ctx, from, n, done, w) }), nil
 }
 
 func (d direct) Content(ctx context.Context, off, length int64) (io.ReadCloser, error) {
@@ -70,6 +71,14 @@ func (d direct) Content(ctx context.Context, off, length int64) (io.ReadCloser, 
 
 func (d direct) Rehash(ctx context.Context, n int64) (io.ReadCloser, error) {
 	return pipe(func(w io.Writer) error { return d.x.Rehash(ctx, n, w) }), nil
+}
+
+func (d direct) Sub(ctx context.Context, pieces []int64) (io.ReadCloser, error) {
+	return pipe(func(w io.Writer) error { return d.x.Sub(ctx, pieces, w) }), nil
+}
+
+func (d direct) Frames(ctx context.Context, ranges []transfer.Range, compress bool) (io.ReadCloser, error) {
+	return pipe(func(w io.Writer) error { return transfer.WriteFrames(ctx, d.x, ranges, compress, w) }), nil
 }
 
 // pipe ends properly, whatever write returns: as fronts do.
@@ -202,4 +211,23 @@ func (n *notes) Progress(item, phase, unit string, total int64) transfer.Counter
 func (n *notes) Add(k int64)      { n.mu.Lock(); n.done += k; n.mu.Unlock() }
 func (n *notes) SetTotal(k int64) { n.mu.Lock(); n.total = k; n.mu.Unlock() }
 func (n *notes) SetPhase(string)  {}
-func (n *notes) End()             {}
+
+func (n *notes) Came(int64)            {}
+func (n *notes) Proved(int64)          {}
+func (n *notes) Durable(int64)         {}
+func (n *notes) Estimate(int64)        {}
+func (n *notes) Explain(func() string) {}
+func (n *notes) End()                  {}
+
+// faultAt is a hook for Faults that fails the nth operation op; seen is how many
+// there were.
+func faultAt(op string, n int, err error) (hook func(op string) error, seen func() int) {
+	var count atomic.Int64
+	hook = func(o string) error {
+		if o == op && int(count.Add(1)) == n {
+			return err
+		}
+		return nil
+	}
+	return hook, func() int { return int(count.Load()) }
+}

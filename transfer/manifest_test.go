@@ -159,9 +159,6 @@ func FuzzManifest(f *testing.F) {
 			require.Positive(t, e.Count)
 			next = e.N + e.Count
 			require.LessOrEqual(t, next, min(from+n, transfer.Pieces(file.Size)))
-			if again.Len() == 0 {
-				again.Write(transfer.FileBytes(file))
-			}
 			again.Write(transfer.EntryBytes(e))
 			return nil
 		})
@@ -169,6 +166,14 @@ func FuzzManifest(f *testing.F) {
 			return
 		}
 		require.Equal(t, next, w.Next)
+		entries := bytes.Clone(again.Bytes())
+		again.Reset()
+		if w.File.Stream {
+			again.Write(transfer.StreamBytes())
+		} else {
+			again.Write(transfer.FileBytes(w.File))
+		}
+		again.Write(entries)
 		if w.End {
 			again.Write(transfer.EndBytes(w.File.Size, w.Digest))
 		} else {
