@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"gantry/internal/daemon"
 	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
@@ -17,15 +18,15 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 func TestMisuse(t *testing.T) {
 	for _, args := range [][]string{{"serve"}, {"check"}, {"probe"}, {"check", "a", "b"}, {"version", "x"}, {"--verbose"}, {"--config"}, {"probe", "a", "b"}} {
 		var out, complaints bytes.Buffer
-		err := run(t.Context(), args, &out, &complaints)
-		require.ErrorIs(t, err, errMisuse, "%q", args)
+		err := program.Run(t.Context(), args, &out, &complaints)
+		require.ErrorIs(t, err, daemon.ErrMisuse, "%q", args)
 		require.Empty(t, out.String())
 	}
 }
 
 func TestVersion(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), []string{"version"}, &out, &out))
+	require.NoError(t, program.Run(t.Context(), []string{"version"}, &out, &out))
 	require.NotEmpty(t, out.String())
 }
 
@@ -34,12 +35,12 @@ func TestConfigurationIsExplained(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("name = \"alpha\"\ncolour = \"red\"\n"), 0o644))
 	for _, args := range [][]string{{"check", path}, {"probe", path}} {
 		var out bytes.Buffer
-		err := run(t.Context(), args, &out, &out)
+		err := program.Run(t.Context(), args, &out, &out)
 		require.ErrorContains(t, err, path+":2: colour")
-		require.False(t, errors.Is(err, errMisuse))
+		require.False(t, errors.Is(err, daemon.ErrMisuse))
 	}
 	if os.Getuid() == 0 {
 		var out bytes.Buffer
-		require.ErrorContains(t, run(t.Context(), []string{"--config", path}, &out, &out), "never runs as root")
+		require.ErrorContains(t, program.Run(t.Context(), []string{"--config", path}, &out, &out), "never runs as root")
 	}
 }

@@ -3,8 +3,8 @@ package feedback
 // File is the file a feed appends to, for tests that make it fail.
 type File = journalFile
 
-// OpenJournal is the real one.
-var OpenJournal = openJournal
+// OpenFile is the real one.
+var OpenFile = openJournal
 
 // WithFile makes a feed append through open.
 func (o Options) WithFile(open func(path string) (File, error)) Options {

@@ -259,7 +259,7 @@ func TestARecordThatIsNotOnDiskIsNeverShown(t *testing.T) {
 			var calls []error
 			o := feedback.Options{OnBroken: func(err error) { calls = append(calls, err) }}.
 				WithFile(func(path string) (feedback.File, error) {
-					real, err := feedback.OpenJournal(path)
+					real, err := feedback.OpenFile(path)
 					file = &brittle{File: real, path: path}
 					return file, err
 				})

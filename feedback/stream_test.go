@@ -70,7 +70,7 @@ func TestProgressIsTheNewestValue(t *testing.T) {
 		synctest.Wait()
 		first := w.took(t)
 		require.Equal(t, "hello progress state:1", kinds(first), "a new reader gets a snapshot first")
-		require.Equal(t, &feedback.Progress{Item: "vm1.img", Phase: "fetch", Done: 100, Total: 1000, Unit: "bytes", ETA: -1}, first[1].Body)
+		require.Equal(t, &feedback.Progress{Item: "vm1.img", Phase: "fetch", Done: 100, Total: 1000, Unit: "bytes", ETA: -1, TotalIs: feedback.TotalExact}, first[1].Body)
 
 		start := time.Now()
 		for range 300 { // 3 s, 100 changes a second
@@ -99,6 +99,39 @@ func TestProgressIsTheNewestValue(t *testing.T) {
 		require.Equal(t, int64(1000), last[0].Body.(*feedback.Progress).Done)
 		require.Equal(t, "publish", last[0].Body.(*feedback.Progress).Phase)
 		require.Equal(t, "hello state:1 result:2", kinds(records(t, replay(t, f, 0), feedback.ReaderOptions{})), "no progress after the end")
+	})
+}
+
+// What another feed says is shown when it comes, however many items have news,
+// and no item more than once a tick.
+func TestMirroredProgressIsShownAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, _ := newFeed(t, feedback.Options{})
+		items := []*feedback.Item{f.Item("a", "", "bytes", -1), f.Item("b", "", "bytes", -1)}
+		w, ended := watch(t.Context(), f, 0)
+		say := func(k int, done int64) { items[k].Mirror(&feedback.Progress{Done: done, Total: -1}) }
+		shown := func(after time.Duration) (said []string) {
+			time.Sleep(after)
+			synctest.Wait()
+			for _, rec := range w.took(t) {
+				if p, ok := rec.Body.(*feedback.Progress); ok {
+					said = append(said, fmt.Sprint(p.Item, p.Done))
+				}
+			}
+			return said
+		}
+		require.Equal(t, []string{"a0", "b0"}, shown(0))
+		time.Sleep(feedback.Tick + feedback.Tick/2)
+		say(0, 1)
+		require.Equal(t, []string{"a1"}, shown(0), "between two ticks")
+		say(1, 2)
+		require.Equal(t, []string{"b2"}, shown(time.Millisecond), "the other's line does not hold it up")
+		say(0, 3)
+		say(0, 4)
+		require.Empty(t, shown(feedback.Tick-2*time.Millisecond))
+		require.Equal(t, []string{"a4"}, shown(time.Millisecond), "the newest, a tick after its last line")
+		require.NoError(t, f.Finish(nil, nil))
+		require.NoError(t, <-ended)
 	})
 }
 
@@ -132,7 +165,7 @@ func TestItemsThatEnd(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 		p := w.took(t)[0].Body.(*feedback.Progress)
-		require.Equal(t, feedback.Progress{Item: "log", Done: 20, Total: -1, Unit: "bytes", ETA: -1}, *p, "more than there should be; carried units have no rate")
+		require.Equal(t, feedback.Progress{Item: "log", Done: 20, Total: -1, Unit: "bytes", ETA: -1, TotalIs: feedback.TotalUnknown}, *p, "more than there should be; carried units have no rate")
 
 		for k := range feedback.MaxItems + 10 {
 			f.Item(fmt.Sprint("many", k), "", "", -1)

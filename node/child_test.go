@@ -64,7 +64,7 @@ func direct(socket, method, path, cert string, params map[string]string) (*httpt
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		return nil, err
 	}
 	c, err := gofast.SimpleClientFactory(func() (net.Conn, error) { return conn, nil })()

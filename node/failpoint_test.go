@@ -67,6 +67,7 @@ func live(t *testing.T, names []string, verb string) {
 	alpha, beta := w.all["alpha"].start(), w.all["beta"]
 	small := beta.file("disks/small", 1000, 1)
 	old, data := beta.file("disks/a", 100, 2), alpha.file("disks/a", 5<<20, 3)
+	beta.freezes("", "", "")
 	beta.ownedBy(gantry)
 	var actions []string
 	for _, name := range names {
@@ -106,6 +107,29 @@ func live(t *testing.T, names []string, verb string) {
 	})
 	alpha.halt() // an import waits from now on
 
+	frozen := exportOf("snaps", "x") // of no file: it ends by itself, and what it froze is released
+	l.again("a snapshot", func() bool {
+		final, err := beta.run("ann", frozen)
+		if err != nil {
+			return false
+		}
+		l.finals[frozen.ID] = string(final.Line)
+		if l.tasks = append(l.tasks, frozen); codeOf(t, final, nil) != "not_found" { // of node.freeze or node.frozen
+			frozen = exportOf("snaps", "x")
+			return false
+		}
+		return true
+	})
+	for _, req := range l.tasks {
+		l.again("releasing", func() bool {
+			text, err := os.ReadFile(filepath.Join(beta.dir, "state/tasks", req.ID, "task.json"))
+			return err == nil && !strings.Contains(string(text), `"frozen"`)
+		})
+	}
+	left, err := filepath.Glob(filepath.Join(beta.dir, "hooks/snap-*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+
 	_, args = w.pair("b")
 	waiting := newRequest(api.OpImport, args)
 	l.tasks = append(l.tasks, waiting)
@@ -119,6 +143,7 @@ func live(t *testing.T, names []string, verb string) {
 		return err == nil && info.Start >= 2
 	})
 	require.NoDirExists(t, half)
+	l.again("limiting", func() bool { return beta.as("ann").Limit(t.Context(), waiting.ID, 1<<20) == nil })
 	l.again("cancel", func() bool { return beta.as("ann").Cancel(t.Context(), waiting.ID) == nil })
 	require.Equal(t, "cancelled", codeOf(t, l.end(waiting, nil), nil))
 

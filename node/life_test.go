@@ -374,7 +374,7 @@ func TestImportArguments(t *testing.T) {
 	w := newWorld(t, "", "alpha", "beta")
 	beta := w.all["beta"].start()
 	for name, change := range map[string]func(*api.ImportArgs){
-		"mode":      func(a *api.ImportArgs) { a.Mode = "update" },
+		"mode":      func(a *api.ImportArgs) { a.Mode = "overwrite" },
 		"verify":    func(a *api.ImportArgs) { a.Verify = "maybe" },
 		"task":      func(a *api.ImportArgs) { a.Source.Task = "x" },
 		"node":      func(a *api.ImportArgs) { a.Source.Node = "" },

@@ -15,7 +15,7 @@ import (
 
 // fill makes a pattern of the route table a path.
 func fill(pattern, id string) string {
-	return strings.NewReplacer("{id}", id, "{resource}", "disks", "{check:.*}", "echo").Replace(pattern)
+	return strings.NewReplacer("{id}", id, "{resource}", "disks", "{node}", "beta", "{check:.*}", "echo").Replace(pattern)
 }
 
 func TestEveryRoute(t *testing.T) {
@@ -166,7 +166,7 @@ func TestTasksOfOthers(t *testing.T) {
 			body := ""
 			if route.Media != "" {
 				header["Content-Type"] = route.Media
-				body = map[string]string{api.RouteAck: `{"seq":1}`, api.RouteFinish: `{"digest":"b3:` + strings.Repeat("0", 64) + `"}`}[route.Name]
+				body = map[string]string{api.RouteAck: `{"seq":1}`, api.RouteLimit: `{"bwlimit":0}`, api.RouteFinish: `{"digest":"b3:` + strings.Repeat("0", 64) + `"}`}[route.Name]
 			}
 			theirs := alpha.ask("bob", route.Method, fill(route.Path, export.ID), header, body)
 			nobodys := alpha.ask("bob", route.Method, fill(route.Path, api.NewID()), header, body)

@@ -21,6 +21,7 @@ import (
 	"gantry/config"
 	"gantry/feedback"
 	"gantry/front"
+	"gantry/internal/cluster"
 	"gantry/internal/testkit"
 	"gantry/node"
 	"gantry/pki"
@@ -84,7 +85,7 @@ func newWorld(t *testing.T, more string, names ...string) *world {
 	var list strings.Builder
 	list.WriteString("name = \"demo\"\n")
 	for _, name := range names {
-		addr := freeAddress(t)
+		addr := keptAddress(t)
 		fmt.Fprintf(&list, "[[node]]\nname = %q\nurl = \"https://%s\"\n", name, addr)
 		w.all[name] = &machine{world: w, name: name, addr: addr, dir: filepath.Join(w.dir, name), log: &lockedBuffer{}}
 	}
@@ -102,19 +103,14 @@ func newWorld(t *testing.T, more string, names ...string) *world {
 	return w
 }
 
-// freeAddress is a loopback address below the kernel's own range of ports:
-// from there it could be taken for a connection before the front, which also
-// comes and goes, listens on it.
-func freeAddress(t *testing.T) string {
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(5000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	require.Fail(t, "no free port")
-	return ""
+// keptAddress is a loopback address that nobody else gets until the test has
+// ended: fronts, which also come and go, are the only ones that listen on it.
+func keptAddress(t testing.TB) string {
+	t.Helper()
+	p, err := cluster.KeepPort("127.0.0.1")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, p.Close()) })
+	return p.Addr
 }
 
 func (w *world) write(name, text string, perm os.FileMode) string {
@@ -163,7 +159,7 @@ kind = "files"
 path = "%[2]s/frozen"
 [[grant]]
 who = "spiffe://demo/operator/ann"
-may = ["status", "list", "digest", "export", "import:create", "import:replace", "selftest"]
+may = ["status", "list", "digest", "export", "import:create", "import:replace", "import:update", "selftest"]
 resources = ["disks", "frozen"]
 [[grant]]
 who = "spiffe://demo/operator/bob"
