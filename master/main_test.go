@@ -1,0 +1,9 @@
+package master
+
+import (
+	"testing"
+
+	"gantry/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
