@@ -128,7 +128,7 @@ func TestManifestQueries(t *testing.T) {
 	}, nil)
 	src := client.Source{Client: c, Task: taskID}
 	for _, open := range []func() (io.ReadCloser, error){
-		func() (io.ReadCloser, error) { return src.Window(t.Context(), 64, 32) },
+		func() (io.ReadCloser, error) { return src.Window(t.Context(), 64, 32, 0) },
 		func() (io.ReadCloser, error) { return src.Rehash(t.Context(), 9) },
 	} {
 		body, err := open()
@@ -186,6 +186,7 @@ func TestShortCalls(t *testing.T) {
 		{"no JSON", `{"node":`, 200, api.TypeJSON, "not a node's"},
 		{"twins", `{"node":"alpha","node":"beta"}`, 200, api.TypeJSON, "not a node's"},
 		{"JSON under the name of HTML", `{"node":"alpha"}`, 200, "text/html", "not a node's"},
+		{"nothing where there must be something", "", 204, api.TypeJSON, "not a node's"},
 		{"a problem without a code", `{"title":"x"}`, 403, api.TypeProblem, "not a node's"},
 		{"a problem under a good status", `{"code":"busy","detail":"no"}`, 200, api.TypeProblem, "not a node's"},
 		{"a problem", `{"code":"busy","detail":"another task writes there"}`, 409, api.TypeProblem, "another task writes there (busy)"},

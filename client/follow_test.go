@@ -208,6 +208,21 @@ func TestFollowGivesUp(t *testing.T) {
 	}
 }
 
+// A node that says for too long that it will answer better soon has refused.
+func TestFollowOfANodeThatDrainsForLong(t *testing.T) {
+	draining := func(w http.ResponseWriter, _ *http.Request) { refuse(w, api.Draining, "") }
+	for name, sent := range map[string]bool{"refused when nothing was sent": false, "unknown when it may run": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := node(t, draining, nil)
+				_, err := c.Follow(t.Context(), client.Run{Request: request(), Sent: sent, DirID: dirA}, nil)
+				require.ErrorContains(t, err, "draining")
+				require.Equal(t, sent, outcome(err) == api.Unknown)
+			})
+		})
+	}
+}
+
 func TestFollowObeysItsContext(t *testing.T) {
 	left := errors.New("left")
 	for name, h := range map[string]http.HandlerFunc{"while reading": silent(hello(dirA, 0)), "while waiting": page(502)} {

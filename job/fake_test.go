@@ -45,6 +45,9 @@ type fake struct {
 	// run tells how a task of an operation goes; it returns its final line.
 	run map[string]func(t *fakeTask) string
 
+	// reach, if set, answers GET reach.
+	reach http.HandlerFunc
+
 	refuseFeeds bool // with a code that says nothing about the task
 
 	file   *transfer.Export
@@ -70,8 +73,24 @@ func newFake(t *testing.T, dir, name string, identity *pki.Identity) *fake {
 	mux.HandleFunc("DELETE /node/v1/tasks/{id}", f.cancel)
 	mux.HandleFunc("POST /node/v1/tasks/{id}/ack", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
 	mux.HandleFunc("POST /node/v1/tasks/{id}/finish", f.finish)
+	mux.HandleFunc("GET /node/v1/reach/{node}", func(w http.ResponseWriter, r *http.Request) {
+		if f.reach == nil {
+			http.NotFound(w, r)
+			return
+		}
+		f.reach(w, r)
+	})
+	mux.HandleFunc("GET /node/v1/tasks/{id}/missing", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(time.Second):
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", api.TypeJSON)
+		w.Write(api.Encode(api.Wants{Wants: []api.Want{}}))
+	})
 	mux.HandleFunc("GET /node/v1/tasks/{id}/manifest", f.manifest)
 	mux.HandleFunc("GET /node/v1/tasks/{id}/content", f.content)
+	mux.HandleFunc("GET /node/v1/tasks/{id}/pieces", f.pieces)
 	f.srv = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.seen = append(f.seen, r.Method+" "+strings.TrimPrefix(r.URL.Path, "/node/v1/"))
@@ -237,7 +256,16 @@ func (f *fake) manifest(w http.ResponseWriter, r *http.Request) {
 	from, _ := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
 	n, _ := strconv.ParseInt(r.URL.Query().Get("n"), 10, 64)
 	var b bytes.Buffer
-	if err := f.file.Window(r.Context(), from, n, &b); err != nil {
+	if q := r.URL.Query(); q.Has("sub") {
+		var pieces []int64
+		for piece := range strings.SplitSeq(q.Get("piece"), ",") {
+			k, _ := strconv.ParseInt(piece, 10, 64)
+			pieces = append(pieces, k)
+		}
+		if err := f.file.Sub(r.Context(), pieces, &b); err != nil {
+			f.t.Errorf("sub: %v", err)
+		}
+	} else if err := f.file.Window(r.Context(), from, n, 0, &b); err != nil {
 		f.t.Errorf("window: %v", err)
 	}
 	w.Header().Set("Content-Type", api.TypeFeed)
@@ -258,6 +286,20 @@ func (f *fake) content(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, f.file.Size()))
 	w.WriteHeader(http.StatusPartialContent)
 	w.Write(f.tampered("content", b))
+}
+
+// pieces answers for ranges as frames.
+func (f *fake) pieces(w http.ResponseWriter, r *http.Request) {
+	var ranges []transfer.Range
+	for one := range strings.SplitSeq(r.URL.Query().Get("r"), ",") {
+		var at transfer.Range
+		fmt.Sscanf(one, "%d-%d", &at.At, &at.Len)
+		ranges = append(ranges, at)
+	}
+	w.Header().Set("Content-Type", api.TypeFrames)
+	if err := transfer.WriteFrames(r.Context(), f.file, ranges, false, w); err != nil {
+		f.t.Errorf("frames: %v", err)
+	}
 }
 
 func (f *fake) tampered(what string, b []byte) []byte {
@@ -296,6 +338,7 @@ type world struct {
 	store       *job.Store
 	driver      *job.Driver
 	out         bytes.Buffer
+	operator    *pki.Identity
 }
 
 func newWorld(t *testing.T) *world {
@@ -325,6 +368,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.alpha.run[api.OpDigest] = func(*fakeTask) string { return `"kind":"result","value":{"digest":"b3:1","size":10}` }
 	operator := issue("operator", "ann")
+	w.operator = operator
 	clients := map[string]*client.Client{}
 	for _, f := range []*fake{w.alpha, w.beta} {
 		c := client.New(client.Config{Node: config.ClusterNode{Name: f.name, URL: f.srv.URL}, TLS: pki.ClientTLS(operator, f.name, nil), RetryFor: 3 * time.Second})

@@ -155,7 +155,7 @@ func TestRefusedExportStartsNoImport(t *testing.T) {
 	require.Equal(t, api.Refused, api.OutcomeOf(&final))
 	require.Contains(t, string(final.Line), "forbidden")
 	require.Contains(t, string(final.Line), `"message":"alpha: no"`)
-	require.Zero(t, w.beta.requests(""))
+	require.Zero(t, w.beta.requests("POST"))
 }
 
 func TestFailedExportIsToldNotItsEcho(t *testing.T) {
@@ -229,15 +229,13 @@ func TestRefusedLaterIsUnknown(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	w := newWorld(t)
-	w.beta.run[api.OpImport] = w.alpha.run[api.OpExport] // runs until it is cancelled
 	asked := make(chan struct{})
 	w.driver.Cancel = asked
-	go func() {
-		for w.beta.requests("POST tasks") == 0 && t.Context().Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+	until := w.alpha.run[api.OpExport] // it is cancelled
+	w.beta.run[api.OpImport] = func(t *fakeTask) string {
 		close(asked)
-	}()
+		return until(t)
+	}
 	final, _, _, err := w.run(t.Context(), copySpec())
 	require.NoError(t, err)
 	require.Equal(t, api.Cancelled, api.OutcomeOf(&final))

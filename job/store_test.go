@@ -1,6 +1,8 @@
 package job_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"gantry/api"
+	"gantry/feedback"
 	"gantry/job"
 
 	"github.com/stretchr/testify/require"
@@ -129,5 +132,29 @@ func TestDamagedAndNewerJobFiles(t *testing.T) {
 			_, err = w.store.List()
 			require.ErrorContains(t, err, tt.err)
 		})
+	}
+}
+
+// What cannot be read here says nothing about what the nodes have done.
+func TestUnreadableFeedOfABegunJob(t *testing.T) {
+	w := newWorld(t)
+	for _, begun := range []bool{false, true} {
+		j, _, err := w.store.Begin(copySpec(), true)
+		require.NoError(t, err)
+		if begun {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			w.driver.Heard = func(string, feedback.Record) { cancel(job.ErrLeft) }
+			_, err = w.driver.Run(ctx, j)
+			require.ErrorIs(t, err, job.ErrLeft)
+		}
+		require.NoError(t, j.Close())
+		feed := filepath.Join(w.dir, j.ID, "feed")
+		require.NoError(t, os.RemoveAll(feed))
+		require.NoError(t, os.Mkdir(feed, 0o700))
+		_, err = w.store.Open(j.ID)
+		require.ErrorContains(t, err, "opening job "+j.Short())
+		require.Equal(t, begun, errors.Is(err, job.ErrBegun), "%v", err)
+		_, err = w.store.Open(j.ID)
+		require.NotErrorIs(t, err, job.ErrDriven, "its lock was kept")
 	}
 }
