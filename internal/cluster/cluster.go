@@ -14,14 +14,11 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"gantry/client"
 	"gantry/config"
 	"gantry/front"
 	"gantry/pki"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // Name is the cluster's name, and Resource that of each node's one resource.
@@ -29,10 +26,6 @@ const (
 	Name     = "demo"
 	Resource = "disks"
 )
-
-// startWithin is how long all nodes together may take to answer: keys are
-// made, servers start, and a machine may be busy.
-const startWithin = 30 * time.Second
 
 // Options of New. The zero value plus Program and Front works.
 type Options struct {
@@ -48,9 +41,25 @@ type Options struct {
 	Nodes []string
 	// Send is "stream" (the responder sends; the default) or "front".
 	Send string
+	// From says who makes the FastCGI socket: config.SocketOwn (default), or
+	// spawn-fcgi or systemd-socket-activate, which must be installed.
+	From string
+	// Direct is "auto" (the default) or "off": imports write through the page cache.
+	Direct string
 	// Proxied puts a Proxy before each node's bulk port, as the other nodes
 	// see it. The operator's own bulk requests go past it.
 	Proxied bool
+	// Dirs are further folders of every node, the responder's own, beside that
+	// of Resource: DIR/NODE/NAME.
+	Dirs []string
+	// Extra is text that is added to a node's configuration, such as further
+	// [[resource]] tables; dir is the node's folder. The operator may do
+	// everything with every resource.
+	Extra func(node, dir string) string
+	// Master is the name of a master, behind a front of its own; "": none.
+	Master string
+	// MasterExtra is text that is added to the master's configuration.
+	MasterExtra string
 	// Env is the environment of every process, PATH=… first of all.
 	Env []string
 }
@@ -66,10 +75,12 @@ type Cluster struct {
 	env     []string
 	users   users
 	nodes   []*member
+	master  *member // nil: none
 	// What the operator has in Home, read while it was still ours to read.
 	operator *pki.Identity
 	list     *config.Cluster
 	proxies  map[string]*Proxy
+	ports    []*Port
 
 	keepers [2]*keeperProcess // fronts first: they are stopped first
 
@@ -78,11 +89,19 @@ type Cluster struct {
 	changed chan struct{}    // guarded by mu; closed and replaced at each event
 }
 
-// A member is one node as the cluster made it.
+// A member is one node, or the master, as the cluster made it.
 type member struct {
 	name, dir           string
-	api, data           string // host:port
+	api, data           string // host:port; a master has no data
 	responder, frontend program
+}
+
+// members are the nodes and the master.
+func (c *Cluster) members() []*member {
+	if c.master == nil {
+		return c.nodes
+	}
+	return append(slices.Clone(c.nodes), c.master)
 }
 
 // keeperProcess is our end of a keeper.
@@ -109,6 +128,12 @@ func New(o Options) (c *Cluster, err error) {
 	}
 	if o.Send == "" {
 		o.Send = "stream"
+	}
+	if o.From == "" {
+		o.From = config.SocketOwn
+	}
+	if o.Direct == "" {
+		o.Direct = config.DirectAuto
 	}
 	if err := c.makeDir(o); err != nil {
 		return c, err
@@ -144,15 +169,19 @@ func (c *Cluster) Path(node, name string) string {
 	return filepath.Join(c.dir, node, Resource, filepath.FromSlash(name))
 }
 
+// NodeDir is a node's folder.
+func (c *Cluster) NodeDir(node string) string { return filepath.Join(c.dir, node) }
+
 // OperatorAttr makes a child run as the operator.
 func (c *Cluster) OperatorAttr() *syscall.SysProcAttr { return Attr(c.users.operator) }
 
 // Proxy is the proxy before a node's bulk port; nil unless Options.Proxied.
 func (c *Cluster) Proxy(node string) *Proxy { return c.proxies[node] }
 
-// Start starts every server and returns when every node answers the operator.
+// Start starts every server and returns when every node, and the master,
+// answers the operator.
 func (c *Cluster) Start(ctx context.Context) error {
-	for _, m := range c.nodes {
+	for _, m := range c.members() {
 		if err := c.keepers[1].order(order{Start: &m.responder}); err != nil {
 			return err
 		}
@@ -163,17 +192,6 @@ func (c *Cluster) Start(ctx context.Context) error {
 	return c.Ready(ctx)
 }
 
-// Ready waits until every node answers the operator's status call.
-func (c *Cluster) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
-	for _, m := range c.nodes {
-		group.Go(func() error { return c.ready(ctx, m.name) })
-	}
-	return group.Wait()
-}
-
 // Client returns a client with the operator's identity; nil for an unknown
 // node. Close it.
 func (c *Cluster) Client(node string) *client.Client {
@@ -181,25 +199,7 @@ func (c *Cluster) Client(node string) *client.Client {
 	if !ok {
 		return nil
 	}
-	return client.New(client.Config{Node: n, TLS: pki.ClientTLS(c.operator, n.Name, n.Pins)})
-}
-
-func (c *Cluster) ready(ctx context.Context, node string) error {
-	cl := c.Client(node)
-	defer cl.Close()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		_, err := cl.Status(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("node %s does not answer: %w%s", node, err, c.troubles(node))
-		}
-	}
+	return client.New(client.Config{Node: n, TLS: client.TLS(c.operator, n)})
 }
 
 // A Process is what is known of one server.
@@ -209,7 +209,8 @@ type Process struct {
 	Ended  string
 }
 
-// Process looks a server up: NODE/node is the responder, NODE/front the front.
+// Process looks a server up: NODE/node is a node's responder, MASTER/master the
+// master, and NODE/front or MASTER/front the front before it.
 func (c *Cluster) Process(name string) Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,33 +225,41 @@ func (c *Cluster) Process(name string) Process {
 // Programs lists the names of all servers.
 func (c *Cluster) Programs() []string {
 	var names []string
-	for _, m := range c.nodes {
+	for _, m := range c.members() {
 		names = append(names, m.responder.Name, m.frontend.Name)
 	}
 	return names
 }
 
-// Kill sends SIGKILL to a server that runs; its keeper starts it again. Only
-// root or, where all share one uid, that uid can.
+// Kill sends SIGKILL to a server that runs; its keeper starts it again. Who may
+// not do that himself, because root was given up, has the keeper do it.
 func (c *Cluster) Kill(name string) error {
 	p := c.Process(name)
 	if p.PID == 0 {
 		return fmt.Errorf("killing %s: it is not running", name)
 	}
-	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
+	err := syscall.Kill(p.PID, syscall.SIGKILL)
+	if errors.Is(err, syscall.EPERM) {
+		err = c.keeperOf(name).order(order{Kill: name})
+	}
+	if err != nil {
 		return fmt.Errorf("killing %s, process %d: %w", name, p.PID, err)
 	}
 	return nil
 }
 
+// keeperOf is the keeper that runs a program.
+func (c *Cluster) keeperOf(name string) *keeperProcess {
+	if strings.HasSuffix(name, "/front") {
+		return c.keepers[0]
+	}
+	return c.keepers[1]
+}
+
 // Once adds env to the environment of a server's next start, and of no later
 // one.
 func (c *Cluster) Once(name string, env ...string) error {
-	k := c.keepers[1]
-	if strings.HasSuffix(name, "/front") {
-		k = c.keepers[0]
-	}
-	return k.order(order{Once: &once{name, env}})
+	return c.keeperOf(name).order(order{Once: &once{name, env}})
 }
 
 // Await waits until cond holds for a server.
@@ -291,6 +300,9 @@ func (c *Cluster) Close() error {
 	for _, p := range c.proxies {
 		all = errors.Join(all, p.Close())
 	}
+	for _, p := range c.ports {
+		all = errors.Join(all, p.Close())
+	}
 	if c.sockets != "" {
 		all = errors.Join(all, os.RemoveAll(c.sockets))
 	}
@@ -304,11 +316,14 @@ func (c *Cluster) Close() error {
 // responder's: only they can empty them once root was given up.
 func (c *Cluster) owned(front bool) []string {
 	var dirs []string
-	for _, m := range c.nodes {
+	for _, m := range c.members() {
 		if front {
 			dirs = append(dirs, filepath.Join(m.dir, "front"))
-		} else {
-			dirs = append(dirs, filepath.Join(m.dir, "node"), filepath.Join(m.dir, Resource), c.socketDir(m.name))
+			continue
+		}
+		dirs = append(dirs, filepath.Dir(m.config()), c.socketDir(m.name))
+		if m != c.master {
+			dirs = append(dirs, filepath.Join(m.dir, Resource))
 		}
 	}
 	return dirs
@@ -365,36 +380,4 @@ func (k *keeperProcess) close() error {
 		return fmt.Errorf("ending keeper: %w: %s", err, strings.TrimSpace(k.stderr.String()))
 	}
 	return nil
-}
-
-// troubles is what a node's servers last said, for the error of a start that
-// failed.
-func (c *Cluster) troubles(node string) string {
-	var b strings.Builder
-	for _, name := range []string{node + "/node", node + "/front"} {
-		c.mu.Lock()
-		e := c.state[name]
-		c.mu.Unlock()
-		if e.Error != "" || e.Ended != "" {
-			fmt.Fprintf(&b, "\n%s was started %d times: %s%s", name, e.Starts, e.Error, e.Ended)
-		}
-		for _, line := range lastLines(c.Log(name), 5) {
-			fmt.Fprintf(&b, "\n%s says: %s", name, line)
-		}
-	}
-	return b.String()
-}
-
-// lastLines are the last n lines of a log; none when it cannot be read.
-func lastLines(path string, n int) []string {
-	text, err := os.ReadFile(path)
-	if err != nil || len(text) == 0 {
-		return nil
-	}
-	lines := slices.Collect(strings.Lines(string(text)))
-	lines = lines[max(0, len(lines)-n):]
-	for i := range lines {
-		lines[i] = strings.TrimRight(lines[i], "\n")
-	}
-	return lines
 }

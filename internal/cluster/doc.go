@@ -1,6 +1,7 @@
-// Package cluster makes a throw-away cluster on this machine: nodes, each
-// behind a front of its own, under one CA, in one folder. The demo and the
-// end-to-end tests use it; the processes are real ones and can be killed.
+// Package cluster makes a throw-away cluster on this machine: nodes, and a
+// master if one is wanted, each behind a front of its own, under one CA, in one
+// folder. The demo and the end-to-end tests use it; the processes are real ones
+// and can be killed.
 //
 //	c, err := cluster.New(cluster.Options{Program: gantry, Front: front.Nginx})
 //	defer c.Close()
@@ -28,6 +29,7 @@
 //	NODE/node/            node.toml, identity, tasks, log   responder, 0700
 //	NODE/front/           configuration, server key, log    front, 0700
 //	NODE/run/             the FastCGI socket      responder:front, 2750
+//	MASTER/master/        master.toml, identity, store, log   responder, 0700
 //
 // It is not a way to run gantry in production: keys lie on one machine, and
 // the ports are whatever was free on loopback.

@@ -5,39 +5,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
-
-// freePorts finds loopback ports that nobody uses. They lie below the range
-// from which the kernel takes the ports of outgoing connections, so that none
-// of those takes them before the front does.
-func freePorts(n int) ([]string, error) {
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
-	var out []string
-	for tries := 0; len(out) < n; tries++ {
-		if tries > 1000 {
-			return nil, errors.New("no free port between 20000 and 32000 on loopback")
-		}
-		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(20000+rand.IntN(12000)))
-		if err != nil {
-			continue
-		}
-		held = append(held, l)
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
 
 // copyProgram copies the executable to where every uid may run it: the one
 // that go run made lies in a folder of its user's.

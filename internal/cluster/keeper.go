@@ -45,6 +45,8 @@ type order struct {
 	// Once is the environment of the program's next start only. Sent before
 	// the program is killed, it arms what the restarted one does.
 	Once *once `json:"once,omitempty"`
+	// Kill names a program that gets SIGKILL: only its uid and root can.
+	Kill string `json:"kill,omitempty"`
 	// Empty lists folders whose content is removed when all programs have
 	// ended: only their owner can.
 	Empty []string `json:"empty,omitempty"`
@@ -71,6 +73,7 @@ type keeper struct {
 
 	mu   sync.Mutex
 	once map[string][]string // guarded by mu
+	pids map[string]int      // guarded by mu; of what runs, until it is reaped
 	dirs []string            // guarded by mu
 }
 
@@ -83,7 +86,7 @@ func Keep(in io.Reader, out io.Writer) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a subreaper: %w", err)
 	}
-	k := &keeper{out: json.NewEncoder(out), once: map[string][]string{}}
+	k := &keeper{out: json.NewEncoder(out), once: map[string][]string{}, pids: map[string]int{}}
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	lines := bufio.NewReader(in)
@@ -105,6 +108,9 @@ func Keep(in io.Reader, out io.Writer) error {
 		k.dirs = append(k.dirs, o.Empty...)
 		if o.Once != nil {
 			k.once[o.Once.Name] = o.Once.Env
+		}
+		if pid := k.pids[o.Kill]; pid > 0 {
+			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		k.mu.Unlock()
 		if o.Start != nil {
@@ -163,12 +169,14 @@ func (k *keeper) run(ctx context.Context, p program, env []string, starts int) e
 		return err
 	}
 	pid := cmd.Process.Pid
+	k.setPID(p.Name, pid)
 	k.tell(event{Name: p.Name, PID: pid, Starts: starts})
 
 	// Wait without reaping first: as long as the leader is a zombie its number
 	// is taken, so the signal cannot hit a stranger's group.
 	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}
+	k.setPID(p.Name, 0)
 	syscall.Kill(-pid, syscall.SIGKILL)
 	cmd.Wait()
 	for {
@@ -178,6 +186,12 @@ func (k *keeper) run(ctx context.Context, p program, env []string, starts int) e
 	}
 	k.tell(event{Name: p.Name, PID: pid, Starts: starts, Ended: cmd.ProcessState.String()})
 	return nil
+}
+
+func (k *keeper) setPID(name string, pid int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pids[name] = pid
 }
 
 // tell writes one event. A maker that is gone has closed our input too.

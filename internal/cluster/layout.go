@@ -123,9 +123,17 @@ func (c *Cluster) build(o Options) error {
 	if err != nil {
 		return err
 	}
-	ports, err := freePorts(2 * len(o.Nodes))
-	if err != nil {
-		return err
+	ports := make([]string, 2*len(o.Nodes)+1)
+	for i := range ports {
+		p, err := KeepPort("127.0.0.1")
+		if err != nil {
+			return err
+		}
+		c.ports = append(c.ports, p)
+		ports[i] = p.Addr
+	}
+	if o.Master != "" {
+		c.master = &member{name: o.Master, dir: filepath.Join(c.dir, o.Master), api: ports[2*len(o.Nodes)]}
 	}
 	for i, name := range o.Nodes {
 		m := &member{name: name, dir: filepath.Join(c.dir, name), api: ports[2*i], data: ports[2*i+1]}
@@ -143,6 +151,11 @@ func (c *Cluster) build(o Options) error {
 	for _, m := range c.nodes {
 		if err := c.buildNode(m, o, ca, crl); err != nil {
 			return fmt.Errorf("node %s: %w", m.name, err)
+		}
+	}
+	if c.master != nil {
+		if err := c.buildMaster(o, ca, crl); err != nil {
+			return fmt.Errorf("master %s: %w", c.master.name, err)
 		}
 	}
 	if err := c.buildHome(ca); err != nil {
@@ -192,6 +205,11 @@ func (c *Cluster) buildNode(m *member, o Options, ca *pki.CA, crl []byte) error 
 			return err
 		}
 	}
+	for _, name := range o.Dirs {
+		if err := c.mkdir(filepath.Join(m.dir, name), 0o755, u.responder, u.responder); err != nil {
+			return err
+		}
+	}
 	nodeDir := filepath.Join(m.dir, "node")
 	if err := c.identity(nodeDir, ca, pki.RoleNode, m.name, nil, u.responder); err != nil {
 		return err
@@ -213,29 +231,58 @@ func (c *Cluster) buildNode(m *member, o Options, ca *pki.CA, crl []byte) error 
 	return c.programs(m, o)
 }
 
+// frontOptions are those of the front before a member.
+func (c *Cluster) frontOptions(m *member) front.Options {
+	dir := filepath.Join(m.dir, "front")
+	fo := front.Options{
+		API:    []string{m.api},
+		Socket: filepath.Join(c.socketDir(m.name), socketName),
+		Cert:   filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "ca.pem"),
+		Dir: filepath.Join(dir, "run"),
+	}
+	if m.data != "" {
+		fo.Data = []string{m.data}
+	} else {
+		fo.Prefix = api.MasterPrefix
+	}
+	return fo
+}
+
 // programs says how the node's two servers are run.
 func (c *Cluster) programs(m *member, o Options) error {
-	fo := front.Options{
-		API: []string{m.api}, Data: []string{m.data},
-		Socket: filepath.Join(c.socketDir(m.name), socketName),
-		Cert:   filepath.Join(m.dir, "front", "cert.pem"), Key: filepath.Join(m.dir, "front", "key.pem"),
-		CA:  filepath.Join(m.dir, "front", "ca.pem"),
-		Dir: filepath.Join(m.dir, "front", "run"),
-	}
+	fo := c.frontOptions(m)
 	if o.Send == "front" {
 		fo.Send = []front.Dir{{Name: Resource, Path: filepath.Join(m.dir, Resource)}}
 	}
 	m.responder = program{
 		Name: m.name + "/node", Env: o.Env, Dir: "/", Log: c.Log(m.name + "/node"),
-		Args: []string{c.program, "__node", "--config", filepath.Join(m.dir, "node", "node.toml")},
+		Args: []string{c.program, "__node", "--config", m.config()},
 	}
+	switch o.From {
+	case config.SocketFD0:
+		m.responder.Args = append([]string{"spawn-fcgi", "-n", "-s", fo.Socket, "-M", "0660", "--"}, m.responder.Args...)
+	case config.SocketSystemd:
+		// It knows no SocketMode=, and the front's group must be able to write.
+		const script = `until chmod 660 "$0" 2>/dev/null; do sleep .05; done & exec systemd-socket-activate -l "$0" "$@"`
+		m.responder.Args = append([]string{"sh", "-c", script, fo.Socket}, m.responder.Args...)
+	}
+	return c.frontProgram(m, o, fo)
+}
+
+// frontProgram says how the front before a member is run, and makes both logs.
+func (c *Cluster) frontProgram(m *member, o Options, fo front.Options) error {
 	m.frontend = program{Name: m.name + "/front", Env: o.Env, Dir: "/", Log: c.Log(m.name + "/front")}
 	if err := front.Prepare(fo, c.users.front, c.users.front); err != nil {
 		return err
 	}
 	if o.Front == front.EmbeddedServer {
-		m.frontend.Args = []string{c.program, "__front", "--api", m.api, "--data", m.data, "--socket", fo.Socket,
+		m.frontend.Args = []string{c.program, "__front", "--api", m.api, "--socket", fo.Socket,
 			"--cert", fo.Cert, "--key", fo.Key, "--ca", fo.CA, "--dir", fo.Dir}
+		if m.data != "" {
+			m.frontend.Args = append(m.frontend.Args, "--data", m.data)
+		} else {
+			m.frontend.Args = append(m.frontend.Args, "--prefix", fo.Prefix)
+		}
 	} else {
 		text, err := front.Render(o.Front, fo)
 		if err != nil {
@@ -271,6 +318,7 @@ func (c *Cluster) identity(dir string, ca *pki.CA, role, name string, hosts []st
 
 var nodeTemplate = template.Must(template.New("node.toml").Parse(`name = "{{.Name}}"
 socket = "{{.Socket}}"
+socket_from = "{{.From}}"
 dir = "{{.Dir}}/node/dir"
 cluster = "{{.Dir}}/node/cluster.toml"
 
@@ -291,21 +339,32 @@ name = "{{.Resource}}"
 kind = "files"
 path = "{{.Dir}}/{{.Resource}}"
 send = "{{.Send}}"
+direct = "{{.Direct}}"
 writable = true
 
 [[grant]]
 who = "spiffe://{{.Cluster}}/operator/*"
 may = [{{range $i, $r := .Rights}}{{if $i}}, {{end}}"{{$r}}"{{end}}]
-resources = ["{{.Resource}}"]
-`))
+resources = ["{{if .Extra}}*{{else}}{{.Resource}}{{end}}"]
+{{if .Master}}
+[[grant]]
+who = "spiffe://{{.Cluster}}/master/{{.Master}}"
+may = [{{range $i, $r := .Rights}}{{if $i}}, {{end}}"{{$r}}"{{end}}]
+resources = ["{{if .Extra}}*{{else}}{{.Resource}}{{end}}"]
+{{end}}{{.Extra}}`))
 
 // nodeTOML is a node's configuration.
 func (c *Cluster) nodeTOML(m *member, o Options) ([]byte, error) {
 	var b strings.Builder
+	extra := ""
+	if o.Extra != nil {
+		extra = o.Extra(m.name, m.dir)
+	}
 	err := nodeTemplate.Execute(&b, map[string]any{
 		"Name": m.name, "Dir": m.dir, "Socket": filepath.Join(c.socketDir(m.name), socketName),
 		"Front": o.Front, "FrontUID": c.users.front, "API": m.api, "Data": m.data,
-		"Resource": Resource, "Send": o.Send, "Cluster": Name, "Rights": api.Rights,
+		"Resource": Resource, "Send": o.Send, "Direct": o.Direct, "From": o.From, "Cluster": Name, "Rights": api.Rights, "Extra": extra,
+		"Master": o.Master,
 	})
 	return []byte(b.String()), err
 }
@@ -321,6 +380,9 @@ func (c *Cluster) clusterTOML(viewer string) []byte {
 			data = p.Addr()
 		}
 		fmt.Fprintf(&b, "\n[[node]]\nname = %q\nurl = \"https://%s\"\ndata_url = \"https://%s\"\n", m.name, m.api, data)
+	}
+	if c.master != nil && viewer == "" {
+		fmt.Fprintf(&b, "\n[[master]]\nname = %q\nurl = \"https://%s\"\n", c.master.name, c.master.api)
 	}
 	return []byte(b.String())
 }
