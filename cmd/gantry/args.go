@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"gantry/api"
 	"gantry/config"
@@ -34,11 +36,26 @@ type address struct {
 	File api.File
 }
 
-func (a address) String() string { return a.Node.Name + ":" + a.File.Resource + "/" + a.File.Path }
+func (a address) String() string { return a.place().String() }
 
-// parseAddress reads NODE:RESOURCE/PATH; the path may be empty where a folder
-// is allowed.
-func parseAddress(cmd *cobra.Command, cluster *config.Cluster, s string, folder bool) (address, error) {
+// addressed opens what is needed to reach nodes and reads an address of one; the
+// operator must be closed.
+func (e *env) addressed(cmd *cobra.Command, s string) (*operator, address, error) {
+	o, err := e.operator()
+	if err != nil {
+		return nil, address{}, err
+	}
+	a, err := parseAddress(cmd, o.cluster, s)
+	if err != nil {
+		o.close()
+		return nil, address{}, err
+	}
+	return o, a, nil
+}
+
+// parseAddress reads NODE:RESOURCE/PATH. NODE:RESOURCE and NODE:RESOURCE/ name
+// all of the resource; whether its kind has that is for the node to say.
+func parseAddress(cmd *cobra.Command, cluster *config.Cluster, s string) (address, error) {
 	name, rest, ok := strings.Cut(s, ":")
 	if !ok || name == "" || rest == "" {
 		return address{}, misused(cmd, "%q is no address; write NODE:RESOURCE/PATH, such as alpha:disks/vm1.img", s)
@@ -48,8 +65,11 @@ func parseAddress(cmd *cobra.Command, cluster *config.Cluster, s string, folder 
 		return address{}, notFound("there is no node %q in cluster.toml; gantry nodes lists them%s", name, near(name, nodeNames(cluster)))
 	}
 	resource, path, _ := strings.Cut(rest, "/")
-	if resource == "" || path == "" && !folder {
-		return address{}, misused(cmd, "%q names no file; write NODE:RESOURCE/PATH, such as alpha:disks/vm1.img", s)
+	switch {
+	case !utf8.ValidString(s):
+		return address{}, misused(cmd, "%q is not valid UTF-8", s)
+	case resource == "":
+		return address{}, misused(cmd, "%q names no resource; write NODE:RESOURCE/PATH, such as alpha:disks/vm1.img", s)
 	}
 	return address{node, api.File{Resource: resource, Path: path}}, nil
 }
@@ -68,6 +88,9 @@ func notFound(format string, args ...any) error {
 
 // flagHint says which flag was probably meant.
 func flagHint(cmd *cobra.Command, err error) string {
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return fmt.Sprintf("--%s %q: %v", bad.GetFlag().Name, bad.GetValue(), errors.Unwrap(bad))
+	}
 	msg := err.Error()
 	name, ok := strings.CutPrefix(msg, "unknown flag: --")
 	if !ok {

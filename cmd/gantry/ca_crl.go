@@ -1,31 +1,29 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"time"
 
+	"gantry/client"
+	"gantry/config"
 	"gantry/pki"
 
 	"github.com/spf13/cobra"
 )
 
-const (
-	// pushTogether is how many nodes get a list at the same time.
-	pushTogether = 16
-	// pushTimeout is how long one node may take: it answers within seconds.
-	pushTimeout = 30 * time.Second
-)
+// pushTimeout is how long one node or master may take: it answers within seconds.
+const pushTimeout = 30 * time.Second
 
 func (c *caCommand) crlCommand() *cobra.Command {
 	var push bool
 	cmd := &cobra.Command{
-		Use: "crl", Short: "Renew the revocation list, and send it to the nodes", Args: noArgs,
+		Use: "crl", Short: "Renew the revocation list, and send it to nodes and masters", Args: noArgs,
 		Long: `Signs the revocation list again, with a higher number and a fresh life of 30
-days. A node whose list has expired refuses everybody until it gets a new one:
-run gantry ca crl --push at least every three weeks, and after each revoke.`,
+days. A node or master whose list has expired refuses everybody until it gets a
+new one: run gantry ca crl --push at least every three weeks, and after each revoke.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ca, err := c.open()
 			if err != nil {
@@ -43,18 +41,19 @@ run gantry ca crl --push at least every three weeks, and after each revoke.`,
 			return c.push(cmd.Context(), crl)
 		},
 	}
-	cmd.Flags().BoolVar(&push, "push", false, "send it to every node of cluster.toml in --home")
+	cmd.Flags().BoolVar(&push, "push", false, "send it to every node and master of cluster.toml in --home")
 	return cmd
 }
 
-// delivery is what became of a list at one node.
+// delivery is what became of a list at one node or master.
 type delivery struct {
-	Node      string `json:"node"`
+	Node      string `json:"node,omitzero"`
+	Master    string `json:"master,omitzero"`
 	Delivered bool   `json:"delivered"`
 	Error     string `json:"error,omitzero"`
 }
 
-// push sends the list to all nodes. One that is silent does not stop the
+// push sends the list to all nodes and masters. One that is silent does not stop the
 // others; all are named, and any that did not take it makes the command fail.
 func (c *caCommand) push(ctx context.Context, crl *pki.CRL) error {
 	o, err := c.env.operator()
@@ -68,44 +67,57 @@ func (c *caCommand) push(ctx context.Context, crl *pki.CRL) error {
 			return err
 		}
 	}
-	all := make([]delivery, len(o.cluster.Nodes))
-	slots := make(chan struct{}, pushTogether)
-	var group sync.WaitGroup
-	for i, node := range o.cluster.Nodes {
-		group.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			all[i] = deliver(ctx, o, node.Name, crl)
-		})
+	fan := client.Fan{Client: o.lean, Timeout: pushTimeout, Changes: true}
+	for _, n := range o.cluster.Nodes {
+		fan.Nodes = append(fan.Nodes, n.Name)
 	}
-	group.Wait()
+	put := client.Call(ctx, fan, func(ctx context.Context, c *client.Client) (struct{}, error) {
+		return struct{}{}, c.PutCRL(ctx, crl.DER)
+	})
+	var masters []delivery
+	for _, m := range o.cluster.Masters {
+		masters = append(masters, told(delivery{Master: m.Name}, toMaster(ctx, o, m, crl)))
+	}
+	var all []delivery
+	for _, a := range put.All() {
+		var err error
+		if a.Err != nil {
+			err = a.Err
+		}
+		all = append(all, told(delivery{Node: a.Node}, err))
+	}
+	all = append(all, masters...)
 	failed := 0
 	for _, d := range all {
 		if d.Delivered {
-			c.tell("%s: delivered", d.Node)
+			c.tell("%s: delivered", cmp.Or(d.Node, d.Master))
 			continue
 		}
 		failed++
-		c.tell("%s: not delivered: %s", d.Node, d.Error)
+		c.tell("%s: not delivered: %s", cmp.Or(d.Node, d.Master), d.Error)
 	}
 	if err := c.print(map[string]any{"number": crl.Number, "not_after": crl.NextUpdate.UTC(), "nodes": all}); err != nil {
 		return err
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d nodes did not take the list; when they are back: gantry ca crl --push", failed, len(all))
+		return fmt.Errorf("%d of %d nodes and masters did not take the list; when they are back: gantry ca crl --push", failed, len(all))
 	}
 	return nil
 }
 
-func deliver(ctx context.Context, o *operator, node string, crl *pki.CRL) delivery {
+// toMaster sends the list to a master: there are few, so one after the other.
+func toMaster(ctx context.Context, o *operator, where config.ClusterNode, crl *pki.CRL) error {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	c, err := o.client(node)
-	if err == nil {
-		err = c.PutCRL(ctx, crl.DER)
+	m := o.master(where)
+	defer m.Close()
+	return m.PutCRL(ctx, crl.DER)
+}
+
+// told completes what is said of a delivery.
+func told(d delivery, err error) delivery {
+	if d.Delivered = err == nil; err != nil {
+		d.Error = err.Error()
 	}
-	if err != nil {
-		return delivery{Node: node, Error: err.Error()}
-	}
-	return delivery{Node: node, Delivered: true}
+	return d
 }

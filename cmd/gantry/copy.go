@@ -3,65 +3,52 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"gantry/api"
 	"gantry/feedback"
 	"gantry/job"
-	"gantry/progress"
 
 	"github.com/go-json-experiment/json"
 	"github.com/spf13/cobra"
 )
 
-// moving is the flags of copy and export.
-type moving struct {
-	replace, fresh bool
-	expect         string
-}
-
-func (m *moving) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&m.replace, "replace", false, "replace a target that exists; the old file stays until the new one is complete")
-	cmd.Flags().BoolVar(&m.fresh, "new", false, "start afresh, even if the same command has an unfinished job")
-	cmd.Flags().StringVar(&m.expect, "expect", "", "publish only content with this `digest` (b3:…, as gantry digest and b3sum print it)")
-}
-
-func (m *moving) spec(cmd *cobra.Command, kind string) (job.Spec, error) {
-	if !checkExpect(m.expect) {
-		return job.Spec{}, misused(cmd, "--expect wants b3: and 64 lower-case hex digits, not %q", m.expect)
-	}
-	s := job.Spec{Kind: kind, Mode: api.ModeCreate, Expect: m.expect}
-	if m.replace {
-		s.Mode = api.ModeReplace
-	}
-	return s, nil
-}
-
 func newCopyCommand(e *env) *cobra.Command {
 	var m moving
+	var q queued
+	var pull, push bool
 	cmd := &cobra.Command{
-		Use: "copy NODE:RESOURCE/PATH NODE:RESOURCE/PATH", Short: "Copy a file from node to node",
-		Long: "Copy a file from node to node. The destination pulls, proves every piece and publishes the file in one step.\n" +
-			"A target that has the same content already is left alone.",
+		Use: "copy NODE:RESOURCE[/PATH] NODE:RESOURCE[/PATH]", Short: "Copy from node to node",
+		Long: "Copy from node to node. The destination proves every piece and publishes the file in one step. It pulls where it\n" +
+			"can dial the source; else the source pushes, where that can dial the destination.\n" +
+			"A target that has the same content already is left alone. NODE:RESOURCE alone names a whole tree, a device\n" +
+			"or a command.",
 		Example: "  gantry copy alpha:disks/vm1.img beta:disks/vm1.img",
 		Args:    wantArgs(2),
 	}
 	m.flags(cmd)
+	m.targetFlags(cmd)
+	cmd.Flags().BoolVar(&pull, "pull", false, "let the destination dial the source, without asking whether it can")
+	cmd.Flags().BoolVar(&push, "push", false, "let the source dial the destination, without asking whether it can")
+	q.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		spec, err := m.spec(cmd, job.Copy)
 		if err != nil {
 			return err
 		}
-		o, err := e.operator()
+		switch {
+		case pull && push:
+			return misused(cmd, "--pull and --push are two directions; choose one, or none")
+		case pull:
+			spec.Way = job.Pull
+		case push:
+			spec.Way = job.Push
+		}
+		o, from, err := e.addressed(cmd, args[0])
 		if err != nil {
 			return err
 		}
 		defer o.close()
-		from, err := parseAddress(cmd, o.cluster, args[0], false)
-		if err != nil {
-			return err
-		}
-		to, err := parseAddress(cmd, o.cluster, args[1], false)
+		to, err := parseAddress(cmd, o.cluster, args[1])
 		if err != nil {
 			return err
 		}
@@ -69,9 +56,12 @@ func newCopyCommand(e *env) *cobra.Command {
 			return misused(cmd, "source and target are the same")
 		}
 		spec.Cluster, spec.From, spec.To = o.cluster.Name, from.place(), to.place()
-		final, err := e.begin(cmd.Context(), o, spec, m.fresh)
-		if err != nil {
+		if done, err := e.byMaster(cmd, o, spec, &q, false); done || err != nil {
 			return err
+		}
+		final, err := e.begin(cmd, o, spec, m.fresh)
+		if err != nil {
+			return e.printIncomplete(err, to.String())
 		}
 		return e.printMoved(final, to.String())
 	}
@@ -81,7 +71,7 @@ func newCopyCommand(e *env) *cobra.Command {
 func newExportCommand(e *env) *cobra.Command {
 	var m moving
 	cmd := &cobra.Command{
-		Use: "export NODE:RESOURCE/PATH FILE|-", Short: "Bring a file from a node here, or to standard output",
+		Use: "export NODE:RESOURCE[/PATH] FILE|-", Short: "Bring a file from a node here, or to standard output",
 		Long: "Bring a file from a node here, with mode 0600, or write it to standard output in order. Every piece is proved\n" +
 			"before it is written. Exit code 0 alone says that all of it was.",
 		Example: "  gantry export alpha:disks/vm1.img vm1.img\n  gantry export alpha:disks/vm1.img - | zstd > vm1.zst",
@@ -106,19 +96,15 @@ func newExportCommand(e *env) *cobra.Command {
 				return err
 			}
 		}
-		o, err := e.operator()
+		o, from, err := e.addressed(cmd, args[0])
 		if err != nil {
 			return err
 		}
 		defer o.close()
-		from, err := parseAddress(cmd, o.cluster, args[0], false)
-		if err != nil {
-			return err
-		}
 		spec.Cluster, spec.From = o.cluster.Name, from.place()
-		final, err := e.begin(cmd.Context(), o, spec, m.fresh)
+		final, err := e.begin(cmd, o, spec, m.fresh)
 		if err != nil || spec.Local == job.Stdout {
-			return err
+			return e.printIncomplete(err, spec.Local)
 		}
 		return e.printMoved(final, spec.Local)
 	}
@@ -126,27 +112,32 @@ func newExportCommand(e *env) *cobra.Command {
 }
 
 func newDigestCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	var full bool
+	var q queued
+	cmd := &cobra.Command{
 		Use: "digest NODE:RESOURCE/PATH", Short: "Print a file's BLAKE3 digest, computed where it is",
 		Example: "  gantry digest alpha:disks/vm1.img",
 		Args:    wantArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o, err := e.operator()
+			o, from, err := e.addressed(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			defer o.close()
-			from, err := parseAddress(cmd, o.cluster, args[0], false)
-			if err != nil {
+			spec := job.Spec{Kind: job.Digest, Cluster: o.cluster.Name, From: from.place(), Full: full}
+			if done, err := e.byMaster(cmd, o, spec, &q, false); done || err != nil {
 				return err
 			}
-			final, err := e.begin(cmd.Context(), o, job.Spec{Kind: job.Digest, Cluster: o.cluster.Name, From: from.place()}, false)
+			final, err := e.begin(cmd, o, spec, false)
 			if err != nil {
 				return err
 			}
 			return e.printDigest(final, from.String())
 		},
 	}
+	cmd.Flags().BoolVar(&full, "full", false, "forget first what earlier tasks recorded, which --trust-mtime would believe")
+	q.flags(cmd)
+	return cmd
 }
 
 func (a address) place() job.Place { return job.Place{Node: a.Node.Name, File: a.File} }
@@ -157,39 +148,6 @@ func (e *env) printDigest(final feedback.Record, name string) error {
 		return err
 	}
 	_, err := fmt.Fprintf(e.Stdout, "%s  %s\n", r.Digest, feedback.Printable(name))
-	return err
-}
-
-// printMoved says what a copy or export did.
-func (e *env) printMoved(final feedback.Record, target string) error {
-	var r api.ImportResult
-	if err := e.result(final, &r); err != nil || e.json || e.quiet {
-		return err
-	}
-	text := fmt.Sprintf("%s: %s, %s", feedback.Printable(target), r.Target, progress.Bytes(r.Size))
-	if r.Target != api.TargetThere {
-		text += fmt.Sprintf(" in %s, %s", progress.Duration(time.Duration(r.Seconds*float64(time.Second))), progress.Rate(r.Rate))
-	}
-	text += "\n" + r.Digest + "\n"
-	carried := "carried over from an earlier run"
-	if r.Target == api.TargetThere {
-		carried = "compared, nothing moved"
-	}
-	for _, part := range []struct {
-		n    int64
-		what string
-	}{
-		{r.Bytes.Fetched, "fetched"}, {r.Bytes.Carried, carried}, {r.Bytes.Copied, "copied from the old file"},
-		{r.Bytes.Reflinked, "shared with the old file"}, {r.Bytes.Hole, "holes and zeros, not sent"},
-	} {
-		if part.n > 0 {
-			text += fmt.Sprintf("  %s %s\n", progress.Bytes(part.n), part.what)
-		}
-	}
-	if r.Cuts > 0 {
-		text += fmt.Sprintf("  %d connections were cut and resumed\n", r.Cuts)
-	}
-	_, err := fmt.Fprint(e.Stdout, text)
 	return err
 }
 

@@ -41,6 +41,7 @@ type demo struct {
 	dir   string
 	send  string
 	cuts  int
+	hub   bool // through a master, which is killed on the way
 
 	cluster *cluster.Cluster
 	kind    front.Kind
@@ -71,6 +72,7 @@ disk unless --dir says where to keep it.`,
 	f.StringVar(&d.front, "front", "auto", "auto, embedded, lighttpd or nginx")
 	f.IntVar(&d.cuts, "cut", 0, "how many bulk connections to cut on the way")
 	f.StringVar(&d.dir, "dir", "", "new folder in which to keep everything")
+	f.BoolVar(&d.hub, "master", false, "copy through a master, and kill it (SIGKILL) half way")
 	f.StringVar(&d.send, "send", "stream", "who sends the bytes: stream (the responder) or front")
 	return cmd
 }
@@ -162,7 +164,7 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	ctx, stop := d.env.untilInterrupted(ctx)
 	defer stop()
 	d.cluster, err = cluster.New(cluster.Options{
-		Program: d.env.Executable, Front: d.kind, Dir: d.dir, Send: d.send, Proxied: d.cuts > 0,
+		Program: d.env.Executable, Front: d.kind, Dir: d.dir, Send: d.send, Proxied: d.cuts > 0 || d.hub, Master: d.master(),
 		Env: []string{"PATH=" + d.env.Getenv("PATH"), "LANG=C", "TMPDIR=" + os.TempDir()},
 	})
 	if err != nil {
@@ -181,7 +183,11 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 	if err := d.cluster.Start(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "two nodes, alpha and beta, each behind %s; %s\n", d.frontText(), d.cluster.Who())
+	who := "two nodes, alpha and beta, each"
+	if d.hub {
+		who = "two nodes, alpha and beta, and a master, hub, each"
+	}
+	fmt.Fprintf(d.out, "%s behind %s; %s\n", who, d.frontText(), d.cluster.Who())
 	fmt.Fprintf(d.out, "folder  %s\n", d.cluster.Dir())
 	return nil
 }
@@ -216,6 +222,9 @@ func (d *demo) copy(ctx context.Context) error {
 	if d.cuts > 0 {
 		d.cluster.Proxy("alpha").Cut(d.cuts, d.bytes)
 	}
+	if d.hub {
+		return d.copyByMaster(ctx)
+	}
 	from, to := "alpha:"+cluster.Resource+"/"+d.name, "beta:"+cluster.Resource+"/"+d.name
 	args := []string{"--home", d.cluster.Home(), "copy", from, to}
 	for flag, on := range map[string]bool{"--json": d.env.json, "--quiet": d.env.quiet} {
@@ -231,13 +240,6 @@ func (d *demo) copy(ctx context.Context) error {
 	if code := run(ctx, &sub, args); code != api.ExitDone {
 		return &coded{code, errors.New("")} // run has said why
 	}
-	return d.report(ctx)
-}
-
-// report prints what became of the copy, and fails if the two files differ.
-func (d *demo) report(ctx context.Context) error {
-	ctx, stop := d.env.untilInterrupted(ctx)
-	defer stop()
 	store, err := job.OpenStore(filepath.Join(d.cluster.State(), "gantry", "jobs"))
 	if err != nil {
 		return err
@@ -246,6 +248,14 @@ func (d *demo) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return d.report(ctx, result)
+}
+
+// report prints what became of the copy, and fails if the two files differ.
+func (d *demo) report(ctx context.Context, result *api.ImportResult) error {
+	ctx, stop := d.env.untilInterrupted(ctx)
+	defer stop()
+	var err error
 	var digests [2]string
 	for i, node := range []string{"alpha", "beta"} {
 		if digests[i], err = d.digest(ctx, node); err != nil {
@@ -278,7 +288,12 @@ func copyResult(store *job.Store) (*api.ImportResult, error) {
 	if len(jobs) == 0 {
 		return nil, errors.New("the copy left no job")
 	}
-	final, err := feedback.Decode(jobs[0].Final)
+	return resultIn(jobs[0].Final)
+}
+
+// resultIn is the result in a job's final record.
+func resultIn(line []byte) (*api.ImportResult, error) {
+	final, err := feedback.Decode(line)
 	if err != nil {
 		return nil, fmt.Errorf("reading the job's result: %w", err)
 	}

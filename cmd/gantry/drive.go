@@ -14,10 +14,19 @@ import (
 	"gantry/feedback"
 	"gantry/job"
 	"gantry/progress"
+
+	"github.com/spf13/cobra"
 )
 
 // begin takes up or makes the job of spec and drives it to its end.
-func (e *env) begin(ctx context.Context, o *operator, spec job.Spec, fresh bool) (feedback.Record, error) {
+func (e *env) begin(cmd *cobra.Command, o *operator, spec job.Spec, fresh bool) (feedback.Record, error) {
+	h, err := e.hubOf(cmd, o, spec)
+	if err != nil {
+		return feedback.Record{}, err
+	}
+	if h != nil {
+		defer h.Close()
+	}
 	store, err := e.store()
 	if err != nil {
 		return feedback.Record{}, err
@@ -36,22 +45,32 @@ func (e *env) begin(ctx context.Context, o *operator, spec job.Spec, fresh bool)
 	if resumed && !e.quiet {
 		fmt.Fprintf(e.Stderr, "going on with job %s of %s; --new starts afresh\n", j.Short(), j.Created.Local().Format("2 Jan 15:04:05"))
 	}
-	return e.drive(ctx, o, j, nil)
+	return e.drive(cmd.Context(), o, h, j, nil)
 }
 
 // drive shows and runs an open job. cancel, when closed, ends its tasks; nil
-// leaves that to the user's answer to Ctrl-C.
-func (e *env) drive(ctx context.Context, o *operator, j *job.Job, cancel chan struct{}) (feedback.Record, error) {
+// leaves that to the user's answer to Ctrl-C. h is the master that is told of a
+// job with a local side; it may be nil.
+func (e *env) drive(ctx context.Context, o *operator, h *hub, j *job.Job, cancel chan struct{}) (feedback.Record, error) {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	d := &job.Driver{Client: o.client, Stdout: e.Stdout, Cancel: cancel}
+	d := &job.Driver{Client: o.client, Lean: o.lean, Stdout: e.Stdout, Stdin: e.Stdin, Cancel: cancel}
+	end := func() {} // of a job that is being cancelled already
 	if cancel == nil {
 		asked := make(chan struct{})
 		d.Cancel = asked
-		stop := e.onInterrupt(leave, sync.OnceFunc(func() { close(asked) }))
+		end = sync.OnceFunc(func() { close(asked) })
+		stop := e.onInterrupt(j.Spec, leave, end)
 		defer stop()
 	}
-	show, closeShow := e.shower(leave, j.Spec.Local == job.Stdout)
+	show, closeShow := e.shower(leave, j.Spec)
+	reported := report(ctx, h, j, end, func(level, text string) {
+		if e.json {
+			_ = e.say("%s", text) // standard output has the job's feed and nothing else
+			return
+		}
+		_ = show(feedback.Record{Kind: feedback.KindLog, Time: e.Now(), Body: &feedback.Log{Level: level, Text: text}})
+	})
 	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
 	var watch sync.WaitGroup
 	watch.Go(func() { _ = j.Watch(watching, 0, show) })
@@ -61,6 +80,7 @@ func (e *env) drive(ctx context.Context, o *operator, j *job.Job, cancel chan st
 	}
 	watch.Wait()
 	stopWatching()
+	reported()
 	closeShow()
 	if err == nil {
 		if wire, ok := final.Body.(*feedback.Error); ok {
@@ -75,6 +95,12 @@ func (e *env) judge(j *job.Job, err error) error {
 	if _, ok := errors.AsType[*client.UnknownError](err); ok {
 		return fmt.Errorf("job %s: %w; the same command, or gantry watch %s, asks again", j.Short(), err, j.Short())
 	}
+	if errors.Is(err, job.ErrLeft) && j.Spec.Kind == job.Call {
+		return &coded{api.ExitLeft, fmt.Errorf("left job %s: gantry watch %s calls the nodes that have not answered, gantry retry %s says so afresh", j.Short(), j.Short(), j.Short())}
+	}
+	if errors.Is(err, job.ErrLeft) && j.Spec.Kind == job.Import {
+		return &coded{api.ExitLeft, fmt.Errorf("left job %s: nothing is sent any more, until the same command, or gantry watch %s, goes on with it; gantry cancel %s ends it", j.Short(), j.Short(), j.Short())}
+	}
 	if errors.Is(err, job.ErrLeft) {
 		return &coded{api.ExitLeft, fmt.Errorf("left job %s while it runs: gantry watch %s shows it, gantry cancel %s ends it", j.Short(), j.Short(), j.Short())}
 	}
@@ -86,7 +112,8 @@ func (e *env) judge(j *job.Job, err error) error {
 }
 
 // shower returns what shows records, and its end.
-func (e *env) shower(leave context.CancelCauseFunc, stdoutTaken bool) (show func(feedback.Record) error, end func()) {
+func (e *env) shower(leave context.CancelCauseFunc, spec job.Spec) (show func(feedback.Record) error, end func()) {
+	stdoutTaken := spec.Kind == job.Export && spec.Local == job.Stdout
 	if e.json && !stdoutTaken {
 		return func(rec feedback.Record) error {
 			if _, err := e.Stdout.Write(append(rec.Line, '\n')); err != nil {
@@ -98,13 +125,30 @@ func (e *env) shower(leave context.CancelCauseFunc, stdoutTaken bool) (show func
 	}
 	width, _ := e.IsTerminal(e.Stderr)
 	d := progress.New(progress.Options{Out: e.Stderr, Width: width, Now: e.Now, Quiet: e.quiet})
-	return func(rec feedback.Record) error { d.Show(rec); return nil }, d.Close
+	return func(rec feedback.Record) error {
+		d.Show(rec)
+		if a, ok := job.CallAnswerOf(rec); ok && a.Err != nil && spec.Kind == job.Call {
+			d.Log("info", fmt.Sprintf("%s: %s: %s", a.Node, a.Outcome, strings.TrimPrefix(a.Err.Message, a.Node+": ")))
+		}
+		return nil
+	}, d.Close
 }
 
-// onInterrupt lets Ctrl-C ask what to do. Without a terminal, for SIGTERM, and
-// the second time, it leaves.
-func (e *env) onInterrupt(leave context.CancelCauseFunc, cancel func()) (stop func()) {
+// onInterrupt lets Ctrl-C ask what to do with a job that this command drives.
+func (e *env) onInterrupt(spec job.Spec, leave context.CancelCauseFunc, cancel func()) (stop func()) {
+	without := "The nodes work on without this command."
+	if spec.Kind == job.Import {
+		without = "The node waits for this command for an hour, and the same command goes on."
+	}
+	return e.interrupted(without, spec.Kind == job.Call, leave, cancel)
+}
+
+// interrupted lets Ctrl-C ask what to do; without says what happens to the job
+// when it is left, and a call that this command drives is ended unasked. Without
+// a terminal, for SIGTERM, and the second time, it leaves.
+func (e *env) interrupted(without string, call bool, leave context.CancelCauseFunc, cancel func()) (stop func()) {
 	done := make(chan struct{})
+	asked := false
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var answers <-chan string
@@ -113,13 +157,20 @@ func (e *env) onInterrupt(leave context.CancelCauseFunc, cancel func()) (stop fu
 			case <-done:
 				return
 			case sig := <-e.Interrupts:
+				if call && sig == os.Interrupt && !asked {
+					// Nothing runs on at the nodes that would be worth a question.
+					asked = true
+					fmt.Fprintln(e.Stderr, "\nending the call; Ctrl-C again leaves at once")
+					cancel()
+					continue
+				}
 				_, in := e.IsTerminal(e.Stdin)
 				_, out := e.IsTerminal(e.Stderr)
 				if answers != nil || !in || !out || sig != os.Interrupt {
 					leave(job.ErrLeft)
 					return
 				}
-				fmt.Fprint(e.Stderr, "\nThe nodes work on without this command. Type c to cancel the job, l to leave it running,\nanything else to stay; Ctrl-C again leaves: ")
+				fmt.Fprint(e.Stderr, "\n"+without+" Type c to cancel the job, l to leave it running,\nanything else to stay; Ctrl-C again leaves: ")
 				answers = e.readLine()
 			case answer := <-answers:
 				answers = nil

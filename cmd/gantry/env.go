@@ -20,9 +20,10 @@ type env struct {
 	// Executable is the path of the running program.
 	Executable string
 
-	home  string // --home
-	json  bool   // --json
-	quiet bool   // --quiet
+	home   string // --home
+	master string // --master
+	json   bool   // --json
+	quiet  bool   // --quiet
 }
 
 // run executes the command line args and returns the exit code.

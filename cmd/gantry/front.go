@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"gantry/api"
+	"gantry/client"
 	"gantry/config"
 	"gantry/front"
 	"gantry/pki"
@@ -39,16 +40,18 @@ func frontKind(cmd *cobra.Command, s string) (front.Kind, error) {
 }
 
 func newFrontConfigCommand(e *env) *cobra.Command {
-	var node, include string
+	var node, master, include string
 	var o front.Options
 	cmd := &cobra.Command{
-		Use: "config lighttpd|nginx --node FILE --cert FILE --key FILE --dir DIR", Short: "Print the front's configuration for a node",
-		Long: "Print the shipped configuration, filled in from the node's own: addresses, socket, and the folders that the front\n" +
+		Use:   "config lighttpd|nginx --node FILE|--master FILE --cert FILE --key FILE --dir DIR",
+		Short: "Print the front's configuration for a node or a master",
+		Long: "Print the shipped configuration, filled in from the node's or the master's own: addresses, socket, and the folders that the front\n" +
 			"sends itself. Every line has its reason above it.",
 		Args: wantArgs(1), ValidArgs: []string{"lighttpd", "nginx"},
 	}
 	f := cmd.Flags()
 	f.StringVar(&node, "node", "", "the node's configuration `file`")
+	f.StringVar(&master, "master", "", "the master's configuration `file`, for its front")
 	f.StringVar(&o.Cert, "cert", "", "the front's certificate (PEM)")
 	f.StringVar(&o.Key, "key", "", "the front's key (PEM), readable by the front's user only")
 	f.StringVar(&o.CA, "ca", "", "the CA's certificate (default: the one that the node's configuration names)")
@@ -59,24 +62,23 @@ func newFrontConfigCommand(e *env) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		for name, value := range map[string]string{"--node": node, "--cert": o.Cert, "--key": o.Key, "--dir": o.Dir} {
+		for name, value := range map[string]string{"--node": node + master, "--cert": o.Cert, "--key": o.Key, "--dir": o.Dir} {
 			if value == "" {
 				return misused(cmd, "%s is missing", name)
 			}
 		}
-		n, err := config.LoadNode(node)
+		if node != "" && master != "" {
+			return misused(cmd, "--node and --master: one front is before one of them")
+		}
+		if master != "" {
+			err = frontOfMaster(&o, master)
+		} else {
+			err = frontOfNode(&o, node)
+		}
 		if err != nil {
 			return err
 		}
-		if o.CA == "" {
-			o.CA = n.Identity.CA
-		}
-		o.API, o.Data, o.Socket, o.TokenInclude = n.Front.APIListen, n.Front.DataListen, n.Socket, include
-		for _, r := range n.Resources {
-			if r.Send == "front" {
-				o.Send = append(o.Send, front.Dir{Name: r.Name, Path: r.Path})
-			}
-		}
+		o.TokenInclude = include
 		for _, p := range []*string{&o.Cert, &o.Key, &o.CA, &o.Dir, &o.TokenInclude} {
 			if *p != "" {
 				if *p, err = filepath.Abs(*p); err != nil {
@@ -92,6 +94,37 @@ func newFrontConfigCommand(e *env) *cobra.Command {
 		return err
 	}
 	return cmd
+}
+
+// frontOfNode takes what a node's configuration says about its front.
+func frontOfNode(o *front.Options, path string) error {
+	n, err := config.LoadNode(path)
+	if err != nil {
+		return err
+	}
+	if o.CA == "" {
+		o.CA = n.Identity.CA
+	}
+	o.API, o.Data, o.Socket = n.Front.APIListen, n.Front.DataListen, n.Socket
+	for _, r := range n.Resources {
+		if r.Send == "front" {
+			o.Send = append(o.Send, front.Dir{Name: r.Name, Path: r.Path})
+		}
+	}
+	return nil
+}
+
+// frontOfMaster takes what a master's configuration says about its front.
+func frontOfMaster(o *front.Options, path string) error {
+	m, err := config.LoadMaster(path)
+	if err != nil {
+		return err
+	}
+	if o.CA == "" {
+		o.CA = m.Identity.CA
+	}
+	o.Prefix, o.API, o.Socket = api.MasterPrefix, m.Front.APIListen, m.Socket
+	return nil
 }
 
 func newFrontTokenCommand(e *env) *cobra.Command {
@@ -126,27 +159,29 @@ func newFrontTokenCommand(e *env) *cobra.Command {
 
 func newFrontCheckCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "check NODE|URL", Short: "Try what a node's front really does", Args: wantArgs(1),
-		Long: "Try what a live front does with lines, leaving clients, uploads and ranges. It needs the right selftest on the node.",
+		Use: "check NODE|MASTER|URL", Short: "Try what a node's or a master's front really does", Args: wantArgs(1),
+		Long: "Try what a live front does with lines, leaving clients, uploads and ranges. It needs the right selftest there.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := e.operator()
 			if err != nil {
 				return err
 			}
 			defer o.close()
-			i := slices.IndexFunc(o.cluster.Nodes, func(n config.ClusterNode) bool {
-				url := strings.TrimSuffix(args[0], "/")
-				return n.Name == args[0] || n.URL == url || n.DataURL == url
-			})
+			url := strings.TrimSuffix(args[0], "/")
+			named := func(n config.ClusterNode) bool { return n.Name == args[0] || n.URL == url || n.DataURL == url }
+			i := slices.IndexFunc(o.cluster.Nodes, named)
 			if i < 0 {
+				if i := slices.IndexFunc(o.cluster.Masters, named); i >= 0 {
+					m := o.cluster.Masters[i]
+					return e.printChecks(front.CheckMasterURL(cmd.Context(), m.URL, client.TLS(o.identity, m)))
+				}
 				return o.noNode(args[0])
 			}
 			n := o.cluster.Nodes[i]
-			url := n.URL
-			if strings.HasPrefix(args[0], "https://") {
-				url = strings.TrimSuffix(args[0], "/")
+			if !strings.HasPrefix(url, "https://") {
+				url = n.URL
 			}
-			checks := front.CheckURL(cmd.Context(), url, pki.ClientTLS(o.identity, n.Name, n.Pins))
+			checks := front.CheckURL(cmd.Context(), url, client.TLS(o.identity, n))
 			return e.printChecks(checks)
 		},
 	}
@@ -154,6 +189,7 @@ func newFrontCheckCommand(e *env) *cobra.Command {
 
 func (e *env) printChecks(checks []front.Check) error {
 	var rows [][]string
+	var remedies []string
 	failed := 0
 	for _, c := range checks {
 		verdict := "ok"
@@ -167,11 +203,17 @@ func (e *env) printChecks(checks []front.Check) error {
 			continue
 		}
 		rows = append(rows, []string{c.Name, verdict, c.Text, c.Detail})
+		if c.Remedy != "" {
+			remedies = append(remedies, c.Name+": "+c.Remedy)
+		}
 	}
 	if len(rows) > 0 {
 		if err := progress.Table(e.Stdout, []string{"check", "", "what was found", "figures"}, rows); err != nil {
 			return err
 		}
+	}
+	if len(remedies) > 0 {
+		fmt.Fprintf(e.Stdout, "\nWhat mends it, in the front's configuration:\n  %s\n", strings.Join(remedies, "\n  "))
 	}
 	switch {
 	case len(checks) == 0:

@@ -10,15 +10,17 @@ import (
 
 	"gantry/front"
 	"gantry/internal/cluster"
+	"gantry/master"
 	"gantry/node"
 
 	"github.com/spf13/cobra"
 )
 
 // newHiddenCommands are the parts that a throw-away cluster runs as processes
-// of their own: this program under other names and other uids.
+// of their own, this program under other names and other uids, and the writer
+// of the manual.
 func newHiddenCommands(e *env) []*cobra.Command {
-	return []*cobra.Command{newNodeCommand(e), newFrontServerCommand(e), newKeepCommand(e)}
+	return []*cobra.Command{newNodeCommand(e), newMasterCommand(e), newFrontServerCommand(e), newKeepCommand(e), newManCommand(e)}
 }
 
 func newNodeCommand(e *env) *cobra.Command {
@@ -51,6 +53,7 @@ func newFrontServerCommand(e *env) *cobra.Command {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.API, "api", nil, "addresses of the API")
 	f.StringSliceVar(&o.Data, "data", nil, "addresses of bulk data")
+	f.StringVar(&o.Prefix, "prefix", "", "where the API begins; a node's is the default")
 	f.StringVar(&o.Socket, "socket", "", "the responder's socket")
 	f.StringVar(&o.Cert, "cert", "", "server certificate")
 	f.StringVar(&o.Key, "key", "", "its key")
@@ -87,4 +90,19 @@ func (e *env) untilInterrupted(ctx context.Context) (context.Context, context.Ca
 		}
 	}()
 	return ctx, func() { cancel(); <-done }
+}
+
+func newMasterCommand(e *env) *cobra.Command {
+	var o master.ServerOptions
+	cmd := &cobra.Command{
+		Use: "__master --config FILE", Short: "Run a master, as masterd does", Hidden: true, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := e.untilInterrupted(cmd.Context())
+			defer stop()
+			o.Log = slog.New(slog.NewTextHandler(e.Stderr, nil))
+			return master.Run(ctx, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.ConfigPath, "config", "", "master.toml")
+	return cmd
 }

@@ -90,9 +90,18 @@ func (o *operator) client(node string) (*client.Client, error) {
 	if !ok {
 		return nil, o.noNode(node)
 	}
-	c := client.New(client.Config{Node: where, TLS: pki.ClientTLS(o.identity, where.Name, where.Pins)})
+	c := client.New(client.Config{Node: where, TLS: client.TLS(o.identity, where)})
 	o.clients[node] = c
 	return c, nil
+}
+
+// lean returns a lean client of a node, which the caller closes.
+func (o *operator) lean(node string) (*client.Client, error) {
+	where, ok := o.cluster.Node(node)
+	if !ok {
+		return nil, o.noNode(node)
+	}
+	return client.New(client.Config{Node: where, TLS: client.TLS(o.identity, where), Lean: true}), nil
 }
 
 func (o *operator) noNode(name string) error {

@@ -8,6 +8,7 @@ import (
 
 	"gantry/api"
 	"gantry/client"
+	"gantry/config"
 	"gantry/progress"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func newListCommand(e *env) *cobra.Command {
 			}
 			defer o.close()
 			if len(args) == 1 && strings.Contains(args[0], ":") {
-				a, err := parseAddress(cmd, o.cluster, args[0], true)
+				a, err := parseAddress(cmd, o.cluster, args[0])
 				if err != nil {
 					return err
 				}
@@ -67,7 +68,14 @@ func (e *env) listResources(ctx context.Context, o *operator, nodes []string) er
 			for _, m := range r.May {
 				may = append(may, string(m))
 			}
-			rows = append(rows, []string{name + ":" + r.Name, r.Kind, progress.Bytes(r.Free), progress.Bytes(r.Size), strings.Join(may, " ")})
+			free, size := progress.Bytes(r.Free), progress.Bytes(r.Size)
+			if r.Kind == config.KindDevice || r.Size == 0 {
+				free = "-"
+			}
+			if r.Size == 0 {
+				size = "-"
+			}
+			rows = append(rows, []string{name + ":" + r.Name, r.Kind, free, size, strings.Join(may, " ")})
 		}
 	}
 	if len(rows) > 0 {

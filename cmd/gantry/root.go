@@ -8,6 +8,7 @@ import (
 	"gantry/api"
 	"gantry/client"
 	"gantry/feedback"
+	"gantry/job"
 
 	"github.com/spf13/cobra"
 )
@@ -25,6 +26,7 @@ func newRootCommand(e *env) *cobra.Command {
 	root.SetErr(e.Stderr)
 	flags := root.PersistentFlags()
 	flags.StringVar(&e.home, "home", "", "folder with ca.pem, cert.pem, key.pem and cluster.toml (default $XDG_CONFIG_HOME/gantry)")
+	flags.StringVar(&e.master, "master", "", "`NAME` of a master of cluster.toml (default the one that is there), unix:SOCKET, or none")
 	flags.BoolVar(&e.json, "json", false, "print JSON on stdout and nothing else there")
 	flags.BoolVarP(&e.quiet, "quiet", "q", false, "print errors only")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &misuse{cmd, flagHint(cmd, err)} })
@@ -35,8 +37,8 @@ func newRootCommand(e *env) *cobra.Command {
 		return cmd.Help()
 	}
 	root.AddCommand(
-		newCopyCommand(e), newExportCommand(e), newDigestCommand(e), newListCommand(e),
-		newJobsCommand(e), newWatchCommand(e), newCancelCommand(e), newNodesCommand(e),
+		newCopyCommand(e), newExportCommand(e), newImportCommand(e), newDigestCommand(e), newVerifyCommand(e), newListCommand(e), newCheckCommand(e),
+		newJobsCommand(e), newWatchCommand(e), newCancelCommand(e), newLimitCommand(e), newNodesCommand(e), newCallCommand(e), newRetryCommand(e), newAuditCommand(e),
 		newFrontCommand(e), newCACommand(e), newDemoCommand(e), newVersionCommand(e),
 	)
 	root.AddCommand(newHiddenCommands(e)...)
@@ -85,7 +87,7 @@ func exitCode(err error) int {
 	if c, ok := errors.AsType[*coded](err); ok {
 		return c.code
 	}
-	if _, ok := errors.AsType[*client.UnknownError](err); ok {
+	if _, ok := errors.AsType[*client.UnknownError](err); ok || errors.Is(err, job.ErrBegun) {
 		return api.ExitUnknown
 	}
 	if w, ok := errors.AsType[*feedback.Error](err); ok {
