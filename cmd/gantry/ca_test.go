@@ -38,9 +38,7 @@ func TestCAScripts(t *testing.T) {
 	bin := t.TempDir()
 	out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "gantry"), ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	scripts, err := filepath.Glob(filepath.Join("testdata", "ca*.txtar"))
-	require.NoError(t, err)
-	require.NotEmpty(t, scripts)
+	scripts := []string{filepath.Join("testdata", "ca.txtar"), filepath.Join("testdata", "ca_misuse.txtar")}
 	testscript.Run(t, testscript.Params{Files: scripts, Setup: func(e *testscript.Env) error {
 		e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 		return nil
@@ -85,7 +83,7 @@ func TestCAListKnowsTheTime(t *testing.T) {
 	}
 }
 
-// A list goes to every node; one that is gone is named and does not stop the
+// A list goes to every node and master; one that is gone is named and does not stop the
 // others.
 func TestCACRLPush(t *testing.T) {
 	dir, home := filepath.Join(t.TempDir(), "ca"), filepath.Join(t.TempDir(), "home")
@@ -96,39 +94,45 @@ func TestCACRLPush(t *testing.T) {
 	}
 	mustCA("init", "demo")
 	mustCA("issue", "operator", "ann", "--out", home)
-	mustCA("issue", "front", "alpha", "--out", filepath.Join(home, "alpha"), "--host", "127.0.0.1")
-	at := func(name string) string { return filepath.Join(home, "alpha", name) }
-	front, err := pki.LoadIdentity(at("ca.pem"), at("cert.pem"), at("key.pem"))
-	require.NoError(t, err)
+	got := make(chan *pki.CRL, 2)
+	serve := func(name, path string) (table string, front *pki.Identity) {
+		mustCA("issue", "front", name, "--out", filepath.Join(home, name), "--host", "127.0.0.1")
+		at := func(file string) string { return filepath.Join(home, name, file) }
+		front, err := pki.LoadIdentity(at("ca.pem"), at("cert.pem"), at("key.pem"))
+		require.NoError(t, err)
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil || r.Method != http.MethodPut || r.URL.Path != path || r.Header.Get("Content-Type") != api.TypeCRL {
+				http.Error(w, "unexpected request", http.StatusTeapot)
+				return
+			}
+			crl, err := pki.ParseCRL(body, front.CA)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusConflict)
+				return
+			}
+			got <- crl
+			w.WriteHeader(http.StatusNoContent)
+		}))
+		server.TLS = pki.ServerTLS(front)
+		server.StartTLS()
+		t.Cleanup(server.Close)
+		return fmt.Sprintf("name = %q\nurl = %q\npins = [%q]\n", name, server.URL, pki.Pin(front.Cert.Leaf)), front
+	}
+	alpha, front := serve("alpha", "/node/v1/crl")
+	hub, _ := serve("hub", "/api/v1/crl")
 
-	got := make(chan *pki.CRL, 1)
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil || r.Method != http.MethodPut || r.URL.Path != "/node/v1/crl" || r.Header.Get("Content-Type") != api.TypeCRL {
-			http.Error(w, "unexpected request", http.StatusTeapot)
-			return
-		}
-		crl, err := pki.ParseCRL(body, front.CA)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
-			return
-		}
-		got <- crl
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	server.TLS = pki.ServerTLS(front)
-	server.StartTLS()
-	defer server.Close()
-
-	cluster := fmt.Sprintf("name = \"demo\"\n[[node]]\nname = \"beta\"\nurl = \"https://127.0.0.1:1\"\n[[node]]\nname = \"alpha\"\nurl = %q\npins = [%q]\n",
-		server.URL, pki.Pin(front.Cert.Leaf))
+	reached := "[[node]]\n" + alpha + "[[master]]\n" + hub
+	cluster := "name = \"demo\"\n[[node]]\nname = \"beta\"\nurl = \"https://127.0.0.1:1\"\n" + reached
 	require.NoError(t, os.WriteFile(filepath.Join(home, "cluster.toml"), []byte(cluster), 0o644))
 
 	code, stdout, stderr := caRun(t, now, "ca", "crl", "--push", "--dir", dir, "--home", home)
 	require.Equal(t, api.ExitFailed, code)
 	require.Contains(t, stdout, "alpha: delivered\n")
+	require.Contains(t, stdout, "hub: delivered\n")
 	require.Contains(t, stdout, "beta: not delivered: ")
-	require.Contains(t, stderr, "1 of 2 nodes did not take the list")
+	require.Contains(t, stderr, "1 of 3 nodes and masters did not take the list")
+	require.EqualValues(t, 2, (<-got).Number.Int64())
 	require.EqualValues(t, 2, (<-got).Number.Int64())
 
 	own, err := pki.OpenCRLStore(filepath.Join(home, "crl.pem"), front.CA)
@@ -136,12 +140,13 @@ func TestCACRLPush(t *testing.T) {
 	require.EqualValues(t, 2, own.Current().Number.Int64(), "the operator's own copy is replaced too")
 
 	t.Run("json, all reached", func(t *testing.T) {
-		alone := cluster[:strings.Index(cluster, "[[node]]")] + cluster[strings.LastIndex(cluster, "[[node]]"):]
-		require.NoError(t, os.WriteFile(filepath.Join(home, "cluster.toml"), []byte(alone), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(home, "cluster.toml"), []byte("name = \"demo\"\n"+reached), 0o644))
 		code, stdout, stderr := caRun(t, now, "ca", "crl", "--push", "--json", "--dir", dir, "--home", home)
 		require.Zero(t, code, stderr)
 		require.Regexp(t, `^\{.*\}\n$`, stdout)
 		require.Contains(t, stdout, `{"node":"alpha","delivered":true}`)
+		require.Contains(t, stdout, `{"master":"hub","delivered":true}`)
+		require.EqualValues(t, 3, (<-got).Number.Int64())
 		require.EqualValues(t, 3, (<-got).Number.Int64())
 	})
 }

@@ -162,6 +162,7 @@ func TestDemo(t *testing.T) {
 		"leaves nothing":                 demoLeavesNothing,
 		"without root":                   demoWithoutRoot,
 		"misuse":                         demoMisuse,
+		"a master that is killed":        demoMasterKilled,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, program) })
 	}
@@ -209,9 +210,11 @@ func demoFronts(t *testing.T, program string) {
 				}
 				exe = path
 			}
-			r := startDemo(t, exec.Command(program, "demo", "--front", string(kind), "--size", "256MiB", "--cut", "3"))
+			r := startDemo(t, exec.Command(program, "demo", "--front", string(kind), "--size", "128MiB", "--cut", "3"))
 			r.ready(t)
 			uids := map[string]map[int]bool{}
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
 			for over := false; !over; {
 				for _, p := range session(r.cmd.Process.Pid) {
 					if p.exe == "" || p.uid < 0 {
@@ -237,7 +240,7 @@ func demoFronts(t *testing.T, program string) {
 				select {
 				case <-r.ended:
 					over = true
-				default:
+				case <-tick.C:
 				}
 			}
 			code := r.wait(t)
@@ -275,6 +278,39 @@ func demoJSON(t *testing.T, program string) {
 	require.NoError(t, json.Unmarshal(body.Value, &result))
 	require.EqualValues(t, 64<<20, result.Size)
 	require.EqualValues(t, 2, result.Cuts)
+}
+
+// Behind each front: the master dies half way, and whoever watches misses
+// nothing and sees nothing twice.
+func demoMasterKilled(t *testing.T, program string) {
+	for _, kind := range front.Kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			if _, err := front.Program(kind); err != nil && kind != front.EmbeddedServer {
+				t.Skipf("needs %s: %v", kind, err)
+			}
+			r := startDemo(t, exec.Command(program, "demo", "--master", "--json", "--size", "192MiB", "--front", string(kind)))
+			code := r.wait(t)
+			out, stderr := r.text()
+			require.Zero(t, code, "%s%s", out, stderr)
+			require.Regexp(t, `master  process \d+ killed half way \(SIGKILL\); its successor \d+ went on`, stderr)
+			sums := regexp.MustCompile(`(?m)^(source|copy) +(b3:[0-9a-f]{64})`).FindAllStringSubmatch(stderr, -1)
+			require.Len(t, sums, 2, "%s", stderr)
+			require.Equal(t, sums[0][2], sums[1][2])
+			next, last := int64(1), feedback.Record{}
+			for line := range strings.Lines(out) {
+				rec, err := feedback.Decode([]byte(strings.TrimRight(line, "\n")))
+				require.NoError(t, err, "stdout has something else than the feed: %q", line)
+				if last = rec; rec.Kind.Stored() {
+					require.Equal(t, next, rec.Seq)
+					next++
+				}
+			}
+			body, ok := last.Body.(*feedback.Result)
+			require.True(t, ok, "%s", last.Line)
+			require.Contains(t, string(body.Value), sums[0][2])
+			require.NoDirExists(t, folder(t, stderr))
+		})
+	}
 }
 
 // A file of the user's, kept: cmp and b3sum, which are not ours, agree.

@@ -81,14 +81,22 @@ func TestMisuse(t *testing.T) { scripts(t, "cli_*.txtar", nil) }
 
 // newCluster starts two nodes and returns them with an operator's folder that
 // belongs to this process.
-func newCluster(t *testing.T) (c *cluster.Cluster, home string) {
+func newCluster(t *testing.T) (c *cluster.Cluster, home string) { return newClusterWith(t, nil) }
+
+// newClusterWith adds what extra returns to the nodes' configurations.
+func newClusterWith(t *testing.T, extra func(node, dir string) string) (c *cluster.Cluster, home string) {
+	t.Helper()
+	return newClusterOf(t, cluster.Options{Extra: extra})
+}
+
+// newClusterOf fills in program, front and environment.
+func newClusterOf(t *testing.T, o cluster.Options) (c *cluster.Cluster, home string) {
 	t.Helper()
 	program, err := filepath.EvalSymlinks("/proc/self/exe")
 	require.NoError(t, err)
-	c, err = cluster.New(cluster.Options{
-		Program: program, Front: front.EmbeddedServer,
-		Env: []string{"PATH=" + os.Getenv("PATH"), "LANG=C", "TMPDIR=" + os.TempDir()},
-	})
+	o.Program, o.Front = program, front.EmbeddedServer
+	o.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C", "TMPDIR=" + os.TempDir()}
+	c, err = cluster.New(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -138,13 +146,20 @@ func exitOf(err error) int {
 	return 0
 }
 
+// A copy of lastingSize bytes at lastingRate lasts eight seconds, and costs next to
+// nothing.
+const (
+	lastingSize = 32 << 20
+	lastingRate = "4M"
+)
+
 // TestInterruptLeaves: without a terminal Ctrl-C leaves, the nodes work on, and
 // the same command goes on with the same tasks.
 func TestInterruptLeaves(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 400<<20)
+	fill(t, c, "alpha", "big", lastingSize)
 	state := t.TempDir()
-	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--json")
+	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--bwlimit", lastingRate, "--json")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	var stderr strings.Builder
@@ -162,7 +177,7 @@ func TestInterruptLeaves(t *testing.T) {
 	require.Equal(t, 6, exitOf(cmd.Wait()), stderr.String())
 	require.Contains(t, stderr.String(), "gantry watch")
 
-	again := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big")
+	again := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--bwlimit", lastingRate)
 	both, err := again.CombinedOutput()
 	require.Equal(t, 0, exitOf(err), "%s", both)
 	require.Contains(t, string(both), "going on with job")
@@ -177,9 +192,9 @@ func TestInterruptLeaves(t *testing.T) {
 // TestKilledCommandGoesOn: kill -9 of the command loses nothing.
 func TestKilledCommandGoesOn(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 400<<20)
+	fill(t, c, "alpha", "big", lastingSize)
 	state := t.TempDir()
-	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--json")
+	cmd := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--bwlimit", lastingRate, "--json")
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
@@ -194,7 +209,7 @@ func TestKilledCommandGoesOn(t *testing.T) {
 	watch, err := command(t, home, state, "jobs", "--json").Output()
 	require.NoError(t, err)
 	require.Contains(t, string(watch), `"state":"unfinished"`)
-	again, err := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big").CombinedOutput()
+	again, err := command(t, home, state, "copy", "alpha:disks/big", "beta:disks/big", "--bwlimit", lastingRate).CombinedOutput()
 	require.Equal(t, 0, exitOf(err), "%s", again)
 	require.NoError(t, exec.Command("cmp", c.Path("alpha", "big"), c.Path("beta", "big")).Run())
 }

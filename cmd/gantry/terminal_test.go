@@ -81,10 +81,10 @@ const ctrlC = "\x03"
 // TestTerminal: what Ctrl-C asks, and what the answers do.
 func TestTerminal(t *testing.T) {
 	c, home := newCluster(t)
-	fill(t, c, "alpha", "big", 700<<20)
+	fill(t, c, "alpha", "big", lastingSize)
 	t.Run("c cancels the job at the nodes", func(t *testing.T) {
 		state := t.TempDir()
-		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/cancelled")
+		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/cancelled", "--bwlimit", lastingRate)
 		x.sees("beta:cancelled fetch")
 		x.types(ctrlC)
 		x.sees("Type c to cancel")
@@ -98,7 +98,7 @@ func TestTerminal(t *testing.T) {
 	})
 	t.Run("I142 interrupt twice leaves, and cancel ends what goes on", func(t *testing.T) {
 		state := t.TempDir()
-		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/left")
+		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/left", "--bwlimit", lastingRate)
 		x.sees("beta:left fetch")
 		x.types(ctrlC)
 		x.sees("Type c to cancel")
@@ -120,11 +120,21 @@ func TestTerminal(t *testing.T) {
 		require.Contains(t, string(out), "has ended")
 	})
 	t.Run("another key stays, with live values", func(t *testing.T) {
-		x := onTerminal(t, home, t.TempDir(), "copy", "alpha:disks/big", "beta:disks/stayed")
+		state := t.TempDir()
+		x := onTerminal(t, home, state, "copy", "alpha:disks/big", "beta:disks/stayed", "--bwlimit", lastingRate)
 		x.sees("beta:stayed fetch")
+		list, err := command(t, home, state, "jobs").Output()
+		require.NoError(t, err)
+		id, _, _ := strings.Cut(strings.Split(string(list), "\n")[1], " ")
+		y := onTerminal(t, home, state, "watch", id) // names what it shows as the copy does
+		y.sees("beta:stayed fetch")
 		x.types(ctrlC)
 		x.sees("Type c to cancel")
 		x.types("\n")
+		out, err := command(t, home, state, "limit", id, "0").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Equal(t, 0, y.exit(), y.String())
+		require.Contains(t, y.String(), "beta:disks/stayed: created")
 		require.Equal(t, 0, x.exit(), x.String())
 		require.Contains(t, x.String(), "beta:disks/stayed: created")
 		require.Contains(t, x.String(), "/s, ") // rate and time left
