@@ -38,6 +38,20 @@ var elsewhere = map[string]string{
 	"node.floor.":         "an entry older than 30 days",
 	"node.reduce.":        "an entry older than 30 days",
 	"node.tidy.":          "an entry older than 30 days",
+	"master.":             "a master: TestFailpointsOfMaster",
+
+	"queue.": "the store of a master",
+
+	// Kinds and options that the tours do not take.
+	"transfer.keep.": "an old copy that is kept",
+	"tree.":          "the export of a tree",
+	"treein.":        "the import of a tree",
+	"device.":        "a device",
+	"command.":       "a command",
+	"node.limit.":    "a limit that is changed",
+	"node.freeze.":   "a source that is frozen",
+	"node.frozen.":   "a source that is frozen",
+	"node.thaw.":     "a source that is frozen",
 }
 
 // tour is a way to reach failpoints.
@@ -71,6 +85,7 @@ func longest[V any](table map[string]V, name string) (v V, ok bool) {
 // anything but done, that the target is whole, and that the same command gets
 // it there.
 func TestFailpoints(t *testing.T) {
+	t.Parallel()
 	seed := theSeed(t)
 	f := newFailing(t, cluster.Options{})
 	tried := 0
@@ -143,7 +158,13 @@ func (f *failing) hit(t *testing.T, name string) {
 // rearm restarts both responders, armed.
 func (f *failing) rearm(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"alpha/node", "beta/node"} {
+	f.arming(t, "alpha/node", "beta/node")
+}
+
+// arming restarts programs, armed.
+func (f *failing) arming(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
 		// A responder that dies of the case before may be restarted between the
 		// two steps, and take the arming with it: then once more.
 		require.Eventually(t, func() bool { return f.rearmed(t, name) }, 20*time.Second, time.Millisecond)

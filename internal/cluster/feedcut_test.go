@@ -308,6 +308,7 @@ func (r *reading) attach(kill int) {
 // written, cut inside the stream and by kill -9 of the responder, behind every
 // front: every record once, in order, as it is in the journal.
 func TestFeedCut(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(theSeed(t), 2))
 	self, err := os.Executable()
 	require.NoError(t, err)

@@ -72,6 +72,16 @@ func TestKeeperRestartsWhatDies(t *testing.T) {
 	require.Equal(t, "up \nup yes\nup \n", output(t, c, "up"))
 }
 
+// Whoever gave up root has the keeper kill what is not his.
+func TestKeeperKillsForItsMaker(t *testing.T) {
+	c, ctx := keeping(t, `exec sleep 1005`)
+	before := c.Process("a/node")
+	require.NoError(t, c.keeperOf("a/node").order(order{Kill: "b/node"})) // nothing runs under that name
+	require.NoError(t, c.keeperOf("a/node").order(order{Kill: "a/node"}))
+	require.NoError(t, c.Await(ctx, "a/node", func(p Process) bool { return p.PID != 0 && p.Starts == 2 }))
+	require.False(t, running(before.PID))
+}
+
 func TestNothingOfAGroupSurvivesItsLeader(t *testing.T) {
 	// As nginx's workers survive a master that was killed.
 	c, ctx := keeping(t, `sleep 1001 & echo worker $!; sleep 1002`)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,9 +29,21 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) == 4 && os.Args[1] == "__swarm" {
+		n, err := strconv.Atoi(os.Args[3])
+		if err == nil {
+			err = serveSwarm(os.Args[2], n)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv("CLUSTER_BECOME") != "" {
 		os.Exit(m.Run()) // it gives up root, and could not clean up after itself
 	}
+	testkit.Parallel(4) // they wait for servers more than they compute
 	testkit.Main(m, removeBuilds)
 }
 
@@ -125,11 +138,20 @@ type command struct {
 // start runs gantry with the operator's home; env is added.
 func start(t *testing.T, c *cluster.Cluster, env []string, args ...string) *command {
 	t.Helper()
+	return startWith(t, c, nil, env, args...)
+}
+
+// startWith is start with a standard input.
+func startWith(t *testing.T, c *cluster.Cluster, stdin *os.File, env []string, args ...string) *command {
+	t.Helper()
 	cmd := &command{Cmd: exec.Command(c.Program(), append([]string{"--home", c.Home()}, args...)...), done: make(chan struct{})}
 	cmd.Dir = c.Home()
 	cmd.Env = append(append(serverEnv(), "XDG_STATE_HOME="+c.State()), env...)
 	cmd.SysProcAttr = c.OperatorAttr()
 	cmd.Stdout, cmd.Stderr = &cmd.out, &cmd.err
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	require.NoError(t, cmd.Start())
 	go func() {
 		defer close(cmd.done)

@@ -110,3 +110,22 @@ func TestProxyCloseEndsConnections(t *testing.T) {
 		require.ErrorContains(t, err, "reset")
 	}
 }
+
+func TestProxyDelays(t *testing.T) {
+	data := bytes.Repeat([]byte("abc"), 8<<20) // more than can be under way
+	p, err := NewProxy(source(t, data))
+	require.NoError(t, err)
+	defer p.Close()
+	const delay = 30 * time.Millisecond
+	p.Delay(delay)
+	start := time.Now()
+	got, err := fetch(t, p)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	require.GreaterOrEqual(t, time.Since(start), delay)
+	require.EqualValues(t, len(data), p.Moved())
+
+	c, err := net.Dial("tcp", p.Addr()) // who does not read holds nothing up
+	require.NoError(t, err)
+	defer c.Close()
+}

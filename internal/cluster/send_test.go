@@ -47,6 +47,7 @@ const sendSize = 20<<20 + 77 // two requests of an importer
 // of the content passes the responder, every byte is right, and nobody gets at
 // the files but through the responder's judgement.
 func TestSendFront(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []front.Kind{front.Lighttpd, front.Nginx} {
 		t.Run(string(kind), func(t *testing.T) {
 			needFront(t, kind)
