@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"gantry/front"
@@ -18,6 +18,8 @@ type contender struct {
 	name   string
 	run    func(ctx context.Context) error
 	target string // removed before each run
+	// prepare, if set, makes the state that each run begins with, instead.
+	prepare func(ctx context.Context) error
 
 	wall, cpu []float64 // seconds, one per round
 }
@@ -35,8 +37,9 @@ func (b *bench) copies(ctx context.Context) error {
 		if !installed(string(kind)) {
 			continue
 		}
-		for _, send := range []string{"front", "stream"} {
-			c, err := b.cluster(ctx, kind, send)
+		for _, how := range [][2]string{{"front", "auto"}, {"front", "off"}, {"stream", "auto"}} {
+			send, direct := how[0], how[1]
+			c, err := b.cluster(ctx, cluster.Options{Front: kind, Send: send, Direct: direct})
 			if err != nil {
 				return err
 			}
@@ -45,7 +48,11 @@ func (b *bench) copies(ctx context.Context) error {
 				return err
 			}
 			target := c.Path("beta", "copy.img")
-			all = append(all, &contender{name: fmt.Sprintf("gantry copy, %s, send = %s", kind, send), target: target, run: func(ctx context.Context) error {
+			name := fmt.Sprintf("gantry copy, %s, send = %s", kind, send)
+			if direct == "off" {
+				name += ", no O_DIRECT"
+			}
+			all = append(all, &contender{name: name, target: target, run: func(ctx context.Context) error {
 				return operator(ctx, c, "copy", "--new", "--quiet", "alpha:disks/"+benchFile, "beta:disks/copy.img")
 			}})
 		}
@@ -63,10 +70,19 @@ func (b *bench) copies(ctx context.Context) error {
 	}
 	defer r.close()
 	all = append(all, r.contenders()...)
+	s, err := newRsyncs(ctx, r, b.dir)
+	if err != nil {
+		return err
+	}
+	all = append(all, s.copies(benchFile)...)
+	floor := filepath.Join(b.dir, "floor.img")
+	all = append(all, &contender{name: "floor: dd through the page cache, conv=fsync", target: floor, run: func(ctx context.Context) error {
+		return shell(ctx, fmt.Sprintf("dd if=%s of=%s bs=4M conv=fsync status=none", source, floor))
+	}})
 	if err := race(ctx, all, b.rounds); err != nil {
 		return err
 	}
-	report(all, b.size)
+	report(fmt.Sprintf("Copy of %d MiB of random bytes, page cache warm", b.size), all, b.size)
 	return nil
 }
 
@@ -76,7 +92,9 @@ func race(ctx context.Context, all []*contender, rounds int) error {
 	for round := range rounds {
 		for i := range all {
 			c := all[(round*3+i)%len(all)]
-			os.Remove(c.target)
+			if err := c.fresh(ctx); err != nil {
+				return fmt.Errorf("%s: preparing: %w", c.name, err)
+			}
 			settle()
 			before, start := busy(), time.Now()
 			if err := c.run(ctx); err != nil {
@@ -84,27 +102,43 @@ func race(ctx context.Context, all []*contender, rounds int) error {
 			}
 			c.wall = append(c.wall, time.Since(start).Seconds())
 			c.cpu = append(c.cpu, busy()-before)
-			fmt.Fprintf(os.Stderr, "round %d: %-44s %6.2f s wall %6.2f s CPU\n", round+1, c.name, c.wall[round], c.cpu[round])
-			os.Remove(c.target)
+			fmt.Fprintf(os.Stderr, "round %d: %-60s %6.2f s wall %6.2f s CPU\n", round+1, c.name, c.wall[round], c.cpu[round])
+			if c.prepare == nil {
+				os.Remove(c.target)
+			}
 		}
 	}
 	return nil
 }
 
+// fresh makes the state in which a run begins.
+func (c *contender) fresh(ctx context.Context) error {
+	if c.prepare != nil {
+		return c.prepare(ctx)
+	}
+	os.Remove(c.target)
+	return nil
+}
+
 // report prints one table of times, and one of ratios: the rival's wall time
 // divided by ours in the same round, median (least–most).
-func report(all []*contender, mib int64) {
-	fmt.Printf("\n### Copy of %d MiB of random bytes, page cache warm, medians of %d rounds\n\n| what | wall s | CPU s | GB/s |\n| --- | --- | --- | --- |\n", mib, len(all[0].wall))
+func report(title string, all []*contender, mib int64) {
+	fmt.Printf("\n### %s, medians of %d rounds\n\n| what | wall s | CPU s | GB/s |\n| --- | --- | --- | --- |\n", title, len(all[0].wall))
 	for _, c := range all {
 		w := median(c.wall)
 		fmt.Printf("| %s | %.2f | %.1f | %.2f |\n", c.name, w, median(c.cpu), float64(mib<<20)/1e9/w)
 	}
+	ratios(all)
+}
+
+// ratios prints how many times as long each rival took as each of ours.
+func ratios(all []*contender) {
 	fmt.Printf("\n| rival's wall time ÷ ours, by round: median (least–most) |")
 	var ours, rivals []*contender
 	for _, c := range all {
-		if len(c.name) > 6 && c.name[:6] == "gantry" {
+		if name, ok := strings.CutPrefix(c.name, "gantry "); ok {
 			ours = append(ours, c)
-			fmt.Printf(" %s |", c.name[len("gantry copy, "):])
+			fmt.Printf(" %s |", strings.TrimPrefix(name, "copy, "))
 		} else {
 			rivals = append(rivals, c)
 		}
@@ -128,11 +162,11 @@ func report(all []*contender, mib int64) {
 }
 
 // cluster starts a cluster of two nodes; the caller closes it.
-func (b *bench) cluster(ctx context.Context, kind front.Kind, send string) (*cluster.Cluster, error) {
-	c, err := cluster.New(cluster.Options{
-		Program: b.program, Front: kind, Send: send,
-		Dir: filepath.Join(b.dir, string(kind)+"-"+send), Env: os.Environ(),
-	})
+func (b *bench) cluster(ctx context.Context, o cluster.Options) (*cluster.Cluster, error) {
+	b.clusters++
+	o.Program, o.Env = b.program, os.Environ()
+	o.Dir = filepath.Join(b.dir, fmt.Sprintf("c%d", b.clusters))
+	c, err := cluster.New(o)
 	if err != nil {
 		return nil, err
 	}
@@ -145,10 +179,7 @@ func (b *bench) cluster(ctx context.Context, kind front.Kind, send string) (*clu
 
 // operator runs gantry as the operator of c.
 func operator(ctx context.Context, c *cluster.Cluster, args ...string) error {
-	cmd := exec.CommandContext(ctx, c.Program(), append([]string{"--home", c.Home()}, args...)...)
-	cmd.Dir, cmd.SysProcAttr = c.Home(), c.OperatorAttr()
-	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+c.State())
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := operatorCommand(ctx, c, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil

@@ -25,13 +25,24 @@ import (
 	"time"
 )
 
+const allParts = "copy,delta,tree,line,peak,feed,memory,request,queue,load"
+
 func main() {
+	if part, err := hidden(os.Args[1:]); part {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "benchmarks:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var b bench
 	var parts string
 	flag.Int64Var(&b.size, "size", 4096, "size of the copied file, MiB")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each table")
-	flag.StringVar(&parts, "parts", "copy,feed,memory,request", "which tables")
+	flag.StringVar(&parts, "parts", allParts, "which tables")
 	flag.StringVar(&b.dir, "dir", os.TempDir(), "folder for a temporary folder; its file system is measured")
+	flag.Float64Var(&b.loadMinutes, "load.minutes", 10, "how long the load lasts; less than one, for developing, leaves the history out")
+	flag.StringVar(&b.loadFront, "load.front", "nginx", "the front before master and node under load")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -46,6 +57,11 @@ type bench struct {
 	rounds  int
 	dir     string
 	program string // gantry, built without the race detector
+
+	loadMinutes float64
+	loadFront   string
+
+	clusters int // made so far
 }
 
 func (b *bench) run(ctx context.Context, parts []string) error {
@@ -66,7 +82,7 @@ func (b *bench) run(ctx context.Context, parts []string) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"copy", b.copies}, {"feed", b.feeds}, {"memory", b.memory}, {"request", b.requests}} {
+	}{{"copy", b.copies}, {"delta", b.deltas}, {"tree", b.trees}, {"line", b.lines}, {"peak", b.peaks}, {"feed", b.feeds}, {"memory", b.memory}, {"request", b.requests}, {"queue", b.queues}, {"load", b.loads}} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
@@ -81,6 +97,7 @@ func (b *bench) versions() {
 	fmt.Printf("%s, %d cores, %s, %s\n", time.Now().UTC().Format("2 January 2006"), runtime.NumCPU(), runtime.Version(), first("uname", "-sr"))
 	for _, tool := range [][]string{
 		{"lighttpd", "-v"}, {"nginx", "-v"}, {"curl", "--version"}, {"openssl", "version"}, {"socat", "-V"}, {"b3sum", "--version"}, {"fcgiwrap", "-h"},
+		{"rsync", "--version"}, {"rclone", "version"}, {"ssh", "-V"},
 	} {
 		if _, err := exec.LookPath(tool[0]); err != nil {
 			fmt.Printf("%s: missing; its rows are left out\n", tool[0])

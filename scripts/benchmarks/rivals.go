@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"gantry/internal/cluster"
 	"gantry/pki"
 )
 
@@ -24,10 +25,18 @@ type rivals struct {
 	lighttpd, nginx    int // ports, 0 = not installed
 	serverCert, srvKey string
 	wrapped            bool // fcgiwrap runs
+	proxies            []*cluster.Proxy
 }
 
 func newRivals(ctx context.Context, dir, source string) (_ *rivals, err error) {
-	r := &rivals{dir: filepath.Join(dir, "rivals"), source: source}
+	own, err := os.MkdirTemp(dir, "rivals-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(own, 0o755); err != nil {
+		return nil, err
+	}
+	r := &rivals{dir: own, source: source}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -167,6 +176,9 @@ func (r *rivals) serve(ctx context.Context, port int, args ...string) error {
 }
 
 func (r *rivals) close() {
+	for _, p := range r.proxies {
+		p.Close()
+	}
 	for _, s := range r.servers {
 		s.Process.Signal(syscall.SIGTERM)
 		s.Wait()
@@ -211,6 +223,10 @@ func (r *rivals) contenders() []*contender {
 		if r.wrapped {
 			add("curl from fcgiwrap + dd, "+s.name, "%s https://127.0.0.1:%d/wrapped", curl, s.port)
 		}
+	}
+	if r.nginx > 0 && installed("rclone") {
+		add("rclone over https, 4 streams, + sync + b3sum, nginx", "rclone copyto :http:%s %s --http-url https://127.0.0.1:%d/ --ca-cert %s --client-cert %s --client-key %s --multi-thread-streams 4 --multi-thread-cutoff 64M --config /dev/null && sync %[2]s && b3sum %[2]s",
+			file, target, r.nginx, r.ca, r.cert, r.key)
 	}
 	if installed("socat", "dd") {
 		port := freePort()
