@@ -28,23 +28,29 @@ var floors = map[string]int{
 	"gantry/fastcgi":             0,
 	"gantry/internal/atomicfile": 0,
 	"gantry/internal/failpoint":  0,
+	"gantry/internal/blake3":     0,
 	"gantry/lighttpd":            0,
 	"gantry/nginx":               0,
+	"gantry/nodeset":             0,
 	"gantry/api":                 1,
 	"gantry/config":              1,
 	"gantry/pki":                 1,
 	"gantry/transfer":            2,
 	"gantry/access":              2,
+	"gantry/queue":               2,
 	"gantry/client":              3,
 	"gantry/progress":            3,
 	"gantry/internal/serve":      3,
+	"gantry/internal/daemon":     4,
 	"gantry/job":                 4,
 	"gantry/front":               4,
 	"gantry/front/selftest":      4,
 	"gantry/node":                5,
+	"gantry/master":              5,
 	"gantry/internal/cluster":    6,
 	"gantry/fcgi-app":            7,
 	"gantry/cmd/gantry":          7,
+	"gantry/cmd/masterd":         7,
 	"gantry/scripts/benchmarks":  7,
 }
 
@@ -57,7 +63,7 @@ var within = map[string][]string{
 }
 
 // testOnly packages may import any floor and be imported by tests only.
-var testOnly = []string{"gantry/internal/testkit", "gantry/front/fronttest"}
+var testOnly = []string{"gantry/internal/testkit", "gantry/internal/history", "gantry/front/fronttest"}
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 

@@ -2,7 +2,7 @@
 
 // Summary reads the output of go test -json and ends it in a plain summary:
 // a line per package, the output of what failed, every skipped test with its
-// reason, and "N passed, N failed, N skipped".
+// reason, the slowest tests, and "N passed, N failed, N skipped".
 //
 //	go test -json ./... | go run scripts/summary.go
 package main
@@ -27,6 +27,7 @@ func main() {
 	output := map[string][]string{} // by package and test
 	parents := map[string]bool{}    // tests that have subtests: counted by those
 	outcomes := map[string]event{}
+	runs := map[string]int{} // of a package: it may be tested twice, with other build tags
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(make([]byte, 0, 1<<20), 1<<26)
 	for in.Scan() {
@@ -35,8 +36,10 @@ func main() {
 			fmt.Println(in.Text())
 			continue
 		}
-		key := e.Package + " " + e.Test
+		key := fmt.Sprintf("%s %d %s", e.Package, runs[e.Package], e.Test)
 		switch e.Action {
+		case "start":
+			runs[e.Package]++
 		case "output", "build-output":
 			if e.Action == "build-output" {
 				fmt.Print(e.Output)
@@ -53,7 +56,7 @@ func main() {
 				continue
 			}
 			if at := strings.LastIndex(e.Test, "/"); at > 0 {
-				parents[e.Package+" "+e.Test[:at]] = true
+				parents[strings.TrimSuffix(key, e.Test[at:])] = true
 			}
 			outcomes[key] = e
 		}
@@ -91,9 +94,25 @@ func main() {
 			passed++
 		}
 	}
+	slowest(outcomes)
 	fmt.Printf("\n%d passed, %d failed, %d skipped\n", passed, failed, skipped)
 	if failed > 0 || passed == 0 {
 		os.Exit(1)
+	}
+}
+
+// slowest names the tests whose time is worth a look first.
+func slowest(outcomes map[string]event) {
+	var all []event
+	for _, e := range outcomes {
+		if e.Test != "" && !strings.Contains(e.Test, "/") {
+			all = append(all, e)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Elapsed > all[j].Elapsed })
+	fmt.Println()
+	for _, e := range all[:min(len(all), 20)] {
+		fmt.Printf("slow: %6.1f s  %s %s\n", e.Elapsed, e.Package, e.Test)
 	}
 }
 
