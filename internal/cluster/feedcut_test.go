@@ -161,15 +161,33 @@ func (w *feedWriter) serve(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		after = 0
 	}
-	w.mu.Lock()
-	w.allowed = max(w.allowed, after+feedAhead)
-	w.more.Broadcast()
-	w.mu.Unlock()
+	rw = &begunWriter{ResponseWriter: rw, begun: func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.allowed = max(w.allowed, after+feedAhead)
+		w.more.Broadcast()
+	}}
 	hello := feedback.Hello{ID: feedID, Op: "test", Node: "alpha", Start: 1, DirID: "one"}
 	if err := serve.Feed(rw, r, w.feed, after, hello, feedback.WriterOptions{}, context.Background()); err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
+
+// A begunWriter calls begun with the first line. The stream has told by then which
+// record was the last: what is written from now on is read while it is written,
+// however fast the writer is.
+type begunWriter struct {
+	http.ResponseWriter
+	begun func()
+	once  sync.Once
+}
+
+func (w *begunWriter) Write(p []byte) (int, error) {
+	w.once.Do(w.begun)
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *begunWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // A cutter dials connections that break after so many bytes.
 type cutter struct {
