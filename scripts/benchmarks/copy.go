@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +81,8 @@ func (b *bench) copies(ctx context.Context) error {
 	all = append(all, &contender{name: "floor: dd through the page cache, conv=fsync", target: floor, run: func(ctx context.Context) error {
 		return shell(ctx, fmt.Sprintf("dd if=%s of=%s bs=4M conv=fsync status=none", source, floor))
 	}})
-	if err := race(ctx, all, b.rounds); err != nil {
+	all, err = b.race(ctx, all, b.rounds)
+	if err != nil {
 		return err
 	}
 	report(fmt.Sprintf("Copy of %d MiB of random bytes, page cache warm", b.size), all, b.size)
@@ -87,28 +90,62 @@ func (b *bench) copies(ctx context.Context) error {
 }
 
 // race runs every contender once per round, in turn. Each round begins with
-// another one, because what a run leaves in memory touches the next.
-func race(ctx context.Context, all []*contender, rounds int) error {
+// another one, because what a run leaves in memory touches the next. Left out are
+// those that -only does not name.
+func (b *bench) race(ctx context.Context, all []*contender, rounds int) ([]*contender, error) {
+	all = slices.DeleteFunc(all, func(c *contender) bool { return !strings.Contains(c.name, b.only) })
 	for round := range rounds {
 		for i := range all {
 			c := all[(round*3+i)%len(all)]
 			if err := c.fresh(ctx); err != nil {
-				return fmt.Errorf("%s: preparing: %w", c.name, err)
+				return nil, fmt.Errorf("%s: preparing: %w", c.name, err)
 			}
 			settle()
+			profiled := b.profile(ctx, c.name)
 			before, start := busy(), time.Now()
 			if err := c.run(ctx); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
+				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
 			c.wall = append(c.wall, time.Since(start).Seconds())
 			c.cpu = append(c.cpu, busy()-before)
+			if err := profiled(); err != nil {
+				return nil, fmt.Errorf("perf: %w", err)
+			}
 			fmt.Fprintf(os.Stderr, "round %d: %-60s %6.2f s wall %6.2f s CPU\n", round+1, c.name, c.wall[round], c.cpu[round])
 			if c.prepare == nil {
 				os.Remove(c.target)
 			}
 		}
 	}
-	return nil
+	return all, nil
+}
+
+// profile samples the whole machine from now until what it returns is called, when
+// -perf says where to.
+func (b *bench) profile(ctx context.Context, name string) (stop func() error) {
+	if b.perf == "" {
+		return func() error { return nil }
+	}
+	b.perfs++
+	slug := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
+	cmd := exec.CommandContext(ctx, "perf", "record", "-q", "-a", "-g", "-F", "997", "-o", filepath.Join(b.perf, fmt.Sprintf("%02d-%s.data", b.perfs, slug)))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return func() error { return err }
+	}
+	time.Sleep(time.Second) // until it samples
+	return func() error {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			return err
+		}
+		_ = cmd.Wait() // interrupted is how it ends
+		return nil
+	}
 }
 
 // fresh makes the state in which a run begins.
@@ -123,6 +160,9 @@ func (c *contender) fresh(ctx context.Context) error {
 // report prints one table of times, and one of ratios: the rival's wall time
 // divided by ours in the same round, median (least–most).
 func report(title string, all []*contender, mib int64) {
+	if len(all) == 0 {
+		return
+	}
 	fmt.Printf("\n### %s, medians of %d rounds\n\n| what | wall s | CPU s | GB/s |\n| --- | --- | --- | --- |\n", title, len(all[0].wall))
 	for _, c := range all {
 		w := median(c.wall)

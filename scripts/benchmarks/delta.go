@@ -203,7 +203,8 @@ func (b *bench) again(ctx context.Context, c *cluster.Cluster, s *rsyncs, fs str
 	if fs == "" {
 		all = append(all, floors(filepath.Join(s.folder, oldFile), c.Path("beta", "floor.img"))...)
 	}
-	if err := race(ctx, all, b.rounds); err != nil {
+	all, err := b.race(ctx, all, b.rounds)
+	if err != nil {
 		return err
 	}
 	os.Remove(c.Path("beta", "rsync.img"))
@@ -266,7 +267,8 @@ func (b *bench) sparse(ctx context.Context, c *cluster.Cluster, s *rsyncs) error
 		to := filepath.Join(s.dir, "sparse.img")
 		all = append(all, s.contender("rsync daemon, -S, --fsync, + b3sum", to, "rsync -tS --fsync %s %s && b3sum %[2]s", s.url(sparseFile), to))
 	}
-	if err := race(ctx, all, min(b.rounds, 3)); err != nil {
+	all, err := b.race(ctx, all, min(b.rounds, 3))
+	if err != nil {
 		return err
 	}
 	report(fmt.Sprintf("Sparse image of %d MiB with %d MiB of data", 4*b.size, b.size/4), all, 4*b.size)

@@ -68,7 +68,8 @@ func (b *bench) lines(ctx context.Context) error {
 		before[name] = bytes()
 	}
 	rounds := min(b.rounds, 3)
-	if err := race(ctx, all, rounds); err != nil {
+	all, err = b.race(ctx, all, rounds)
+	if err != nil {
 		return err
 	}
 	report(fmt.Sprintf("Copy of %d MiB over a line with %v of delay each way", size, lineDelay), all, size)

@@ -40,6 +40,8 @@ func main() {
 	flag.Int64Var(&b.size, "size", 4096, "size of the copied file, MiB")
 	flag.IntVar(&b.rounds, "rounds", 5, "rounds of each table")
 	flag.StringVar(&parts, "parts", allParts, "which tables")
+	flag.StringVar(&b.only, "only", "", "run just the contenders with this in their name")
+	flag.StringVar(&b.perf, "perf", "", "folder for a profile of each run, by perf record, which slows it down")
 	flag.StringVar(&b.dir, "dir", os.TempDir(), "folder for a temporary folder; its file system is measured")
 	flag.Float64Var(&b.loadMinutes, "load.minutes", 10, "how long the load lasts; less than one, for developing, leaves the history out")
 	flag.StringVar(&b.loadFront, "load.front", "nginx", "the front before master and node under load")
@@ -60,6 +62,10 @@ type bench struct {
 
 	loadMinutes float64
 	loadFront   string
+
+	only  string // contenders
+	perf  string // folder for profiles
+	perfs int    // made so far
 
 	clusters int // made so far
 }
@@ -94,7 +100,8 @@ func (b *bench) run(ctx context.Context, parts []string) error {
 
 // versions prints what was measured, and on what.
 func (b *bench) versions() {
-	fmt.Printf("%s, %d cores, %s, %s\n", time.Now().UTC().Format("2 January 2006"), runtime.NumCPU(), runtime.Version(), first("uname", "-sr"))
+	fmt.Printf("%s, %d cores of %s, AVX-512: %v, %s, %s\n", time.Now().UTC().Format("2 January 2006"), runtime.NumCPU(), cpuinfo("model name"),
+		strings.Contains(cpuinfo("flags"), " avx512f "), runtime.Version(), first("uname", "-sr"))
 	for _, tool := range [][]string{
 		{"lighttpd", "-v"}, {"nginx", "-v"}, {"curl", "--version"}, {"openssl", "version"}, {"socat", "-V"}, {"b3sum", "--version"}, {"fcgiwrap", "-h"},
 		{"rsync", "--version"}, {"rclone", "version"}, {"ssh", "-V"},
@@ -105,6 +112,17 @@ func (b *bench) versions() {
 		}
 		fmt.Printf("%s: %s\n", tool[0], first(tool...))
 	}
+}
+
+// cpuinfo is what the kernel tells of the first processor.
+func cpuinfo(key string) string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if k, v, _ := strings.Cut(line, ":"); strings.TrimSpace(k) == key {
+			return strings.TrimSpace(v)
+		}
+	}
+	return "unknown"
 }
 
 // first is the first telling line that a command prints.
