@@ -150,10 +150,9 @@ func (r *rivals) fcgiwrap(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "fcgiwrap", "-c", "2", "-s", "unix:"+filepath.Join(r.dir, "fcgiwrap.sock"))
-	if err := cmd.Start(); err != nil {
+	if err := r.start(cmd); err != nil {
 		return err
 	}
-	r.servers = append(r.servers, cmd)
 	r.wrapped = true
 	return nil
 }
@@ -162,10 +161,9 @@ func (r *rivals) fcgiwrap(ctx context.Context) error {
 func (r *rivals) serve(ctx context.Context, port int, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
+	if err := r.start(cmd); err != nil {
 		return err
 	}
-	r.servers = append(r.servers, cmd)
 	for range 100 {
 		if c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return c.Close()
@@ -175,13 +173,25 @@ func (r *rivals) serve(ctx context.Context, port int, args ...string) error {
 	return fmt.Errorf("%s does not accept on port %d", args[0], port)
 }
 
+// start starts a server in a process group of its own, with all that it will
+// fork: close ends the group, a cancel kills it.
+func (r *rivals) start(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r.servers = append(r.servers, cmd)
+	return nil
+}
+
 func (r *rivals) close() {
 	for _, p := range r.proxies {
 		p.Close()
 	}
 	for _, s := range r.servers {
-		s.Process.Signal(syscall.SIGTERM)
-		s.Wait()
+		_ = syscall.Kill(-s.Process.Pid, syscall.SIGTERM) // fcgiwrap does not end its children
+		_ = s.Wait()
 	}
 }
 
