@@ -1,16 +1,18 @@
 package blake3
 
-import "lukechampine.com/blake3/guts"
+import (
+	"sync"
+
+	"lukechampine.com/blake3/guts"
+)
 
 const (
 	// GroupChunks is how many chunks Group hashes.
 	GroupChunks = 64
 	// GroupLen is their length in bytes.
 	GroupLen = GroupChunks * guts.ChunkSize
-	// lanes is how many chunks, or pairs of values, are hashed at once.
-	lanes = guts.MaxSIMD
-	// blockLen is the length of so many chunks in bytes.
-	blockLen = lanes * guts.ChunkSize
+	// maxLanes is the most chunks, or pairs of values, that are hashed at once.
+	maxLanes = guts.MaxSIMD
 )
 
 // CV is a chaining value.
@@ -29,18 +31,19 @@ func Tail(buf []byte, counter uint64) guts.Node {
 		return guts.CompressChunk(buf, &guts.IV, counter, 0)
 	}
 	var cvs [GroupChunks]CV
-	if !wide {
+	if lanes == 0 {
 		return narrow(&cvs, buf, counter)
 	}
-	n := 0
-	for ; len(buf) >= blockLen; n += lanes {
-		chunks((*[lanes]CV)(cvs[n:]), (*[blockLen]byte)(buf), counter+uint64(n))
-		buf = buf[blockLen:]
+	n, unit := 0, lanes*guts.ChunkSize
+	for ; len(buf) >= unit; n += lanes {
+		chunks(cvs[n:], buf, counter+uint64(n))
+		buf = buf[unit:]
 	}
-	if whole := len(buf) / guts.ChunkSize; whole > 0 { // the other lanes hash zeros
-		var block [blockLen]byte
+	if whole := len(buf) / guts.ChunkSize; whole > 0 { // the other lanes hash what was there before
+		block := blocks.Get().(*[maxLanes * guts.ChunkSize]byte)
 		copy(block[:], buf[:whole*guts.ChunkSize])
-		chunks((*[lanes]CV)(cvs[n:]), &block, counter+uint64(n))
+		chunks(cvs[n:], block[:], counter+uint64(n))
+		blocks.Put(block)
 		n, buf = n+whole, buf[whole*guts.ChunkSize:]
 	}
 	if len(buf) > 0 {
@@ -50,13 +53,17 @@ func Tail(buf []byte, counter uint64) guts.Node {
 	return merge(&cvs, n)
 }
 
+// blocks are for the chunks of small files: clearing a fresh one each time would take
+// as long as hashing them.
+var blocks = sync.Pool{New: func() any { return new([maxLanes * guts.ChunkSize]byte) }}
+
 // merge combines n values, at least two, level by level; an odd last one moves
 // up as it is, which gives the tree of the specification.
 func merge(cvs *[GroupChunks]CV, n int) guts.Node {
 	for n > 2 {
 		pairs, odd := n/2, cvs[n-1]
 		for i := 0; i < pairs; i += lanes { // what is written was read before
-			parents((*[lanes]CV)(cvs[i:]), (*[2 * lanes]CV)(cvs[2*i:]))
+			parents(cvs[i:], cvs[2*i:])
 		}
 		if n%2 == 1 {
 			cvs[pairs] = odd
@@ -68,11 +75,11 @@ func merge(cvs *[GroupChunks]CV, n int) guts.Node {
 
 // narrow is Tail by package guts alone.
 func narrow(cvs *[GroupChunks]CV, buf []byte, counter uint64) guts.Node {
-	var block [blockLen]byte // guts reads all of one
+	var block [maxLanes * guts.ChunkSize]byte // guts reads all of one
 	n := 0
 	for ; ; n++ {
 		k := copy(block[:], buf)
-		node := guts.CompressBuffer(&block, k, &guts.IV, counter+uint64(n*lanes), 0)
+		node := guts.CompressBuffer(&block, k, &guts.IV, counter+uint64(n*maxLanes), 0)
 		if buf = buf[k:]; n == 0 && len(buf) == 0 {
 			return node
 		}

@@ -9,23 +9,29 @@ import (
 	"gantry/internal/testkit"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/cpu"
 	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/guts"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// ways runs a test with and without AVX-512.
+// ways runs a test in each way that the processor has.
 func ways(t *testing.T, test func(t *testing.T)) {
-	have := wide
-	defer func() { wide = have }()
-	for _, wide = range []bool{false, true} {
-		name := fmt.Sprintf("wide=%v", wide)
-		if wide && !have {
-			t.Run(name, func(t *testing.T) { t.Skip("this processor has no AVX-512") })
-			continue
-		}
-		t.Run(name, test)
+	have := lanes
+	defer func() { lanes = have }()
+	for _, way := range []struct {
+		name string
+		n    int
+		has  bool
+	}{{"library", 0, true}, {"AVX2", 8, cpu.X86.HasAVX2}, {"AVX-512", 16, cpu.X86.HasAVX512F}} {
+		t.Run(way.name, func(t *testing.T) {
+			if !way.has || lanesOf(way.n == 16, way.n == 8) != way.n {
+				t.Skip("this processor has no " + way.name)
+			}
+			lanes = way.n
+			test(t)
+		})
 	}
 }
 
@@ -73,16 +79,21 @@ func TestGroup(t *testing.T) {
 	})
 }
 
-func BenchmarkGroup(b *testing.B) {
-	data := (*[GroupLen]byte)(random(GroupLen))
-	have := wide
-	defer func() { wide = have }()
-	for _, wide = range []bool{false, have} {
-		b.Run(fmt.Sprintf("wide=%v", wide), func(b *testing.B) {
-			b.SetBytes(GroupLen)
-			for b.Loop() {
-				Group(data, 64)
+func BenchmarkTail(b *testing.B) {
+	data := random(GroupLen)
+	have := lanes
+	defer func() { lanes = have }()
+	for _, n := range []int{4 << 10, GroupLen} {
+		for _, lanes = range []int{0, 8, 16} {
+			if lanes > have {
+				continue
 			}
-		})
+			b.Run(fmt.Sprintf("%d/lanes=%d", n, lanes), func(b *testing.B) {
+				b.SetBytes(int64(n))
+				for b.Loop() {
+					Tail(data[:n], 64)
+				}
+			})
+		}
 	}
 }

@@ -1,7 +1,8 @@
 #include "textflag.h"
 
-// State words v0..v15 are Z0..Z15, message words m0..m15 are Z16..Z31; a word of
-// lane i is in element i. See the BLAKE3 paper, section 2.2, for the names.
+// Sixteen lanes, with AVX-512. State words v0..v15 are Z0..Z15, message words
+// m0..m15 are Z16..Z31; a word of lane i is in element i. See the BLAKE3 paper,
+// section 2.2, for the names. eight_amd64.s has eight lanes.
 
 DATA iv<>+0x00(SB)/4, $0x6A09E667
 DATA iv<>+0x04(SB)/4, $0xBB67AE85
@@ -65,8 +66,8 @@ GLOBL iv<>(SB), RODATA|NOPTR, $32
 	VEXTRACTI32X4 $2, z, (k*32+off+256)(DI); \
 	VEXTRACTI32X4 $3, z, (k*32+off+384)(DI)
 
-// func compress(out *[lanes]CV, in unsafe.Pointer, stride, blocks uint64, counter *[lanes]uint32, high, flags, first, last uint32)
-TEXT ·compress(SB), NOSPLIT, $0-56
+// func compress16(out *CV, in *byte, stride, blocks uint64, counter *uint32, high, flags, first, last uint32)
+TEXT ·compress16(SB), NOSPLIT, $0-56
 	MOVQ out+0(FP), DI
 	MOVQ in+8(FP), R12
 	MOVQ stride+16(FP), R8
