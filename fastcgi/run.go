@@ -59,6 +59,7 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 	c.w.endDeadline(&w.over)
 	c.w.mu.Lock()
 	keep := c.detach(req)
+	c.server.release() // before the front is told, who may send the next one at once
 	stopped, err := w.stopped(), error(nil)
 	switch {
 	case errors.Is(stopped, ErrProtocol): // the reader does the same, who is first
@@ -73,7 +74,6 @@ func (c *conn) finish(req *request, w *response, how outcome) {
 	c.w.mu.Unlock()
 
 	req.cancel(nil)
-	c.server.release()
 	// An error leaves the reply without its end; that the socket ends here is
 	// how the front sees it.
 	c.settle(req, keep && err == nil)

@@ -174,6 +174,15 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 }
 
+// TestSlotIsFreeAtTheEnd: who has read FCGI_END_REQUEST may begin the next request
+// at once, on any connection.
+func TestSlotIsFreeAtTheEnd(t *testing.T) {
+	s := serve(t, &fastcgi.Server{Limits: fastcgi.Limits{Requests: 1}, Handler: http.HandlerFunc(ok)})
+	for range 500 {
+		require.Equal(t, "ok", s.ask(t, "").body)
+	}
+}
+
 // start runs a server whose end the test itself brings about.
 func start(t *testing.T, srv *fastcgi.Server) (dial func() *front, served <-chan error) {
 	path := filepath.Join(testkit.Dir(t), "s")
