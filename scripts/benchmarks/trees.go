@@ -35,7 +35,7 @@ func ext4(image, mount string) disk { return disk{image, mount, "mkfs.ext4 -q -m
 // renew makes the file system anew and mounts it; whoever used the last one may
 // take a moment to let go of it.
 func (d disk) renew(ctx context.Context, uid int) error {
-	return shell(ctx, fmt.Sprintf("for i in $(seq 50); do ! mountpoint -q %[2]s || umount %[2]s || { sleep 0.2; continue; }; break; done; rm -f %[1]s; truncate -s %[3]s %[1]s; %[5]s %[1]s; mkdir -p %[2]s; mount -o loop %[1]s %[2]s; rm -rf %[2]s/lost+found; chown %[4]d:%[4]d %[2]s; sync",
+	return shell(ctx, fmt.Sprintf("for i in $(seq 50); do ! mountpoint -q %[2]s || umount %[2]s || { sleep 0.2; continue; }; break; done; if mountpoint -q %[2]s; then echo in use; exit 1; fi; rm -f %[1]s; truncate -s %[3]s %[1]s; %[5]s %[1]s; mkdir -p %[2]s; mount -o loop %[1]s %[2]s; rm -rf %[2]s/lost+found; chown %[4]d:%[4]d %[2]s; sync",
 		d.image, d.mount, d.size, uid, d.mkfs))
 }
 
