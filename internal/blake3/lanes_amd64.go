@@ -36,6 +36,8 @@ func compress16(out *CV, in *byte, stride, blocks uint64, counter *uint32, high,
 //go:noescape
 func compress8(out *CV, in *byte, stride, blocks uint64, counter *uint32, high, flags, first, last uint32)
 
+// compress is the one that this processor has, for out of as many values as there are
+// lanes at least.
 func compress(out []CV, in *byte, stride, blocks uint64, counter *[maxLanes]uint32, high, flags, first, last uint32) {
 	_ = out[lanes-1]
 	if lanes == 16 {
@@ -62,8 +64,6 @@ var zero [maxLanes]uint32
 // parents hashes as many pairs of neighbours as there are lanes.
 func parents(out, in []CV) {
 	_ = in[2*lanes-1]
-	compress(out, bytesOf(&in[0]), guts.BlockSize, 1, &zero, 0, guts.FlagParent, 0, 0)
+	words := (*byte)(unsafe.Pointer(&in[0])) // in memory as BLAKE3 has them
+	compress(out, words, guts.BlockSize, 1, &zero, 0, guts.FlagParent, 0, 0)
 }
-
-// bytesOf is where a value begins in memory: amd64 has words as BLAKE3 has them.
-func bytesOf(cv *CV) *byte { return (*byte)(unsafe.Pointer(cv)) }
